@@ -1,0 +1,155 @@
+# The pipeline: a target a stage. Checkpoints are files, so make builds only what is missing; `make help` lists the targets.
+
+PYTHON   ?= $(shell command -v python3.11 || command -v python3)
+PROFILE  ?= demo
+RUNS     ?= runs
+SEED     ?= 0
+FOLD     ?= 0
+SEEDS    ?= 5
+FOLDS    ?= 1
+DEVICES  ?= 1
+NODES    ?= 1
+STRATEGY ?= auto
+JOBS     ?= 2
+ARGS     ?=
+
+BIN := .venv/bin
+POD := $(BIN)/poddistill
+RUN := $(RUNS)/$(PROFILE)/seed$(SEED)-fold$(FOLD)
+SETUP := .venv/.installed
+
+# The demo's cohort is simulated; every other cohort is the user's, made with `poddistill ingest`.
+SIMULATED := cohorts/demo
+ifeq ($(PROFILE),demo)
+COHORT ?= $(SIMULATED)
+endif
+COHORT ?=
+SIMULATE_ARGS ?= --n_labelled 700 --n_unlabelled 1900 --n_clips 700
+
+METHODS := teacher student student-mae student-kd student-scratch
+STAGES  := mae $(METHODS)
+MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint cohort $(STAGES) baselines report pipeline study slurm dashboard bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo 'variables: PROFILE=demo|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto ARGS="..."'
+
+# ---------------------------------------------------------------- set-up
+setup: $(SETUP) ## the virtual environment .venv with the poddistill command
+$(SETUP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: poddistill needs Python 3.11 or newer; name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "setting up .venv (a few minutes the first time)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# ---------------------------------------------------------------- the demo and the checks
+demo: $(SETUP) ## everything, end to end, on a simulated cohort
+	@$(MAKE) --no-print-directory -j$(JOBS) pipeline OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(n=$$(($$(getconf _NPROCESSORS_ONLN) / $(JOBS))); echo $$((n > 0 ? n : 1)))}
+
+test: $(SETUP) ## the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(SETUP) ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# ---------------------------------------------------------------- the cohort
+cohort: $(MANIFESTS) ## the cohort (the demo's is simulated as hospital files and ingested)
+
+$(SIMULATED)-hospital/mri/labels.csv: | $(SETUP)
+	$(POD) simulate --out $(SIMULATED)-hospital $(SIMULATE_ARGS)
+
+$(SIMULATED)/mri.csv: $(SIMULATED)-hospital/mri/labels.csv
+	$(POD) ingest mri $(SIMULATED)-hospital/mri --out $(SIMULATED) --shape 16 48 48 --spacing 4 2 2
+
+# after the MRI: the folds span both modalities, so the manifests are written one after the other
+$(SIMULATED)/tvus.csv: $(SIMULATED)/mri.csv
+	$(POD) ingest tvus $(SIMULATED)-hospital/tvus --out $(SIMULATED) --shape 16 64 64
+	@touch $@  # the ingest also rewrote mri.csv, with the folds of both
+
+ifneq ($(COHORT),$(SIMULATED))
+$(MANIFESTS):
+	@echo "error: $@ is missing: make COHORT=folder name a cohort written by 'poddistill ingest mri|tvus SRC --out folder'" >&2; exit 1
+endif
+
+# ---------------------------------------------------------------- the stages
+# $(call fit,<stage>,<config>,<further options>): resumes an interrupted stage, unless what it builds on is newer.
+define fit
+	@last=$(RUN)/$(1)/checkpoints/last.ckpt; resume=; \
+	if [ -f $$last ]; then \
+	  resume="--ckpt_path $$last"; \
+	  for input in $^; do if [ $$input -nt $$last ]; then resume=; fi; done; \
+	  if [ -z "$$resume" ]; then echo "$(1): its inputs changed, starting afresh"; rm -rf $(RUN)/$(1); fi; \
+	fi; \
+	$(POD) fit --config experiments/pod/$(PROFILE).yaml --config experiments/pod/$(2).yaml \
+	  --run $(RUN)/$(1) --method $(1) --cohort $(COHORT) --fold $(FOLD) --seed_everything $(SEED) \
+	  --trainer.devices $(DEVICES) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY) $(3) $(ARGS) $$resume
+endef
+MAE     := --model.init_args.init_encoder $(RUN)/mae/checkpoints/best.ckpt
+TEACHER := --model.init_args.teacher $(RUN)/teacher/checkpoints/best.ckpt
+
+mae: $(RUN)/mae/checkpoints/best.ckpt ## stage 1: masked pre-training on unlabelled MRI
+$(RUN)/mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
+	$(call fit,mae,mae)
+
+teacher: $(RUN)/teacher/predictions.csv ## stage 2: the ultrasound teacher
+$(RUN)/teacher/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
+	$(call fit,teacher,teacher)
+
+student: $(RUN)/student/predictions.csv ## stage 3: MAE encoder + distillation
+$(RUN)/student/checkpoints/best.ckpt: $(RUN)/mae/checkpoints/best.ckpt $(RUN)/teacher/checkpoints/best.ckpt | $(SETUP)
+	$(call fit,student,student,$(MAE) $(TEACHER))
+
+student-mae: $(RUN)/student-mae/predictions.csv ## baseline: MAE encoder, labels only
+$(RUN)/student-mae/checkpoints/best.ckpt: $(RUN)/mae/checkpoints/best.ckpt | $(SETUP)
+	$(call fit,student-mae,student,$(MAE))
+
+student-kd: $(RUN)/student-kd/predictions.csv ## baseline: distillation without pre-training
+$(RUN)/student-kd/checkpoints/best.ckpt: $(RUN)/teacher/checkpoints/best.ckpt | $(SETUP)
+	$(call fit,student-kd,student,$(TEACHER))
+
+student-scratch: $(RUN)/student-scratch/predictions.csv ## baseline: from scratch, labels only
+$(RUN)/student-scratch/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
+	$(call fit,student-scratch,student)
+
+# A fit writes its predictions itself; this is for one that was killed between its last epoch and them.
+$(METHODS:%=$(RUN)/%/predictions.csv): %/predictions.csv: %/checkpoints/best.ckpt
+	@if [ ! $@ -nt $< ]; then $(POD) test --config $*/config.yaml --ckpt_path $<; fi
+
+baselines: student-mae student-kd student-scratch ## all three
+
+# ---------------------------------------------------------------- the result
+report: $(RUN)/report/index.html ## the table and the report over this seed and fold
+$(RUN)/report/index.html: $(METHODS:%=$(RUN)/%/predictions.csv)
+	$(POD) compare $(RUN) --out $(RUN)/report $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
+
+pipeline: report ## all stages, the baselines and the report
+
+study: $(SETUP) ## repeats the pipeline over SEEDS seeds and FOLDS folds, and compares them all
+	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
+	  $(MAKE) --no-print-directory pipeline SEED=$$seed FOLD=$$fold || exit 1; done; done
+	$(POD) compare $(RUNS)/$(PROFILE) --out $(RUNS)/$(PROFILE)/study $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
+
+dashboard: $(RUN)/report/index.html ## opens the comparison in the browser
+	@$(BIN)/python -m webbrowser -t "file://$(abspath $<)" || true
+	@echo "report: $<"
+	@echo "W&B:    $(BIN)/wandb sync $(RUN)/*/wandb/offline-run-*   (after: $(BIN)/wandb login)"
+
+slurm: $(SETUP) ## submits a stage to SLURM: make slurm STAGE=mae NODES=2 DEVICES=8
+	@test -n "$(STAGE)" || { echo "error: STAGE is not set: make slurm STAGE=mae" >&2; exit 1; }
+	@mkdir -p $(RUN)/$(STAGE)
+	sbatch --job-name=$(STAGE) --nodes=$(NODES) --ntasks-per-node=$(DEVICES) --output=$(RUN)/$(STAGE)/slurm-%j.log $(SBATCH_ARGS) \
+	  experiments/slurm/stage.sbatch $(STAGE) PROFILE=$(PROFILE) COHORT=$(COHORT) RUNS=$(RUNS) SEED=$(SEED) FOLD=$(FOLD) DEVICES=$(DEVICES) NODES=$(NODES) STRATEGY=$(STRATEGY)
+
+bench: $(SETUP) ## the benchmarks; docs/performance.md says what they compare
+	$(BIN)/python benchmarks/mae_step.py
+
+clean: ## removes the demo's cohort and runs; .venv stays
+	rm -rf $(SIMULATED) $(SIMULATED)-hospital $(SIMULATED).key $(RUNS)/demo

@@ -1,0 +1,122 @@
+"""What varies between pelves and has nothing to do with the label: drawn by functions that never see it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """All random numbers of one patient's anatomy, in mm and degrees unless said otherwise.
+
+    Both what a free and what an obliterated pouch would look like is here, so the same patient can be built with either label and
+    differs in nothing else. Fields that end in ``_u`` are uniform in [0, 1] and decide a sign by a threshold.
+    """
+
+    shift: Floats  # (3,) of the whole pelvis: posterior, inferior, left
+    external_os: Floats  # (2,) x, y
+    cervix_length: float
+    cervix_radius: float
+    body_length: float
+    body_half_width: float
+    anteversion: float
+    retroversion: float
+    retroverted_u: float
+    flexion: float  # share of the version that the cervix follows
+    filling: float  # of the bladder, 0..1
+    uterus_lateral: Floats  # (2,) offset and slope per mm of arc
+    layers: Floats  # (2,) thickness of half the endometrium and of the junctional zone
+    rectum_radius: float
+    rectum_wall: float
+    rectum_content_u: float
+    rectum_nodes: Floats  # (7, 2) offsets in the plane
+    rectum_lateral: Floats  # (7,) z
+    site: float  # 0 = mid-cervix .. 1 = lower body
+    share: float  # of the approach that the rectum makes; the uterus makes the rest
+    close_u: float
+    close_gap: float
+    free_gap: float
+    free_window: float
+    severity: float
+    filled_u: float  # whether fibrosis fills a wide gap
+    tethered_gap: float
+    filled_gap: float
+    tethered_window: float
+    fillet: float
+    plaque_half_width: float
+    pressed_gap: float  # under the ultrasound probe's pressure
+    fat_plane: float
+    fluid_u: float
+    fluid_amount: float
+    endometrioma_u: float
+    endometrioma_side: int
+    fibroids: Floats  # (n, 4) uniform: arc, depth, side, size
+    ovaries: Floats  # (2, 5) normal: x, y, z, size, stretch
+    cysts: Floats  # (n, 5) uniform: side, x, y, size, kind
+    bowel: Floats  # (n, 6) uniform: x, y, z, two sizes, content
+    vessels: Floats  # (n, 5) uniform: x, y, z, radius, kind
+    decoys: Floats  # (n, 4) uniform: kind, arc, size, z
+    bones: Floats  # (5,) normal: sacrum x, y, slope; symphysis x, y
+    ligaments: Floats  # (2, 3) uniform: thickness, reach, z
+
+
+def draw_nuisance(rng: np.random.Generator) -> Nuisance:
+    """Draw everything about an anatomy but its label.
+
+    Args:
+        rng: Generator of the patient's anatomy stream.
+
+    Returns:
+        The numbers; sizes follow published normal values of the uterus and rectum where a study gives them, else are ours.
+    """
+    uniform, normal = rng.uniform, rng.normal
+    return Nuisance(
+        shift=normal(0, [3.5, 3.5, 3.0]),
+        external_os=normal([-2, 14], [3.0, 3.5]),
+        cervix_length=float(np.clip(normal(27, 3), 20, 34)),
+        cervix_radius=float(np.clip(normal(12, 1.2), 9, 15)),
+        body_length=float(np.clip(normal(44, 7), 28, 60)),
+        body_half_width=float(np.clip(normal(19, 3.2), 13, 26)),
+        anteversion=float(np.clip(normal(55, 18), 5, 95)),
+        retroversion=float(np.clip(normal(30, 12), 5, 50)),
+        retroverted_u=uniform(),
+        flexion=uniform(0.2, 0.5),
+        filling=uniform(),
+        uterus_lateral=normal(0, [2.5, 0.12]),
+        layers=uniform([1.5, 3.0], [4.0, 6.0]),
+        rectum_radius=float(np.clip(normal(10, 2.2), 6, 16)),
+        rectum_wall=uniform(2.0, 4.5),
+        rectum_content_u=uniform(),
+        rectum_nodes=normal(0, [2.5, 1.5], (7, 2)),
+        rectum_lateral=normal(0, 3.0, 7),
+        site=uniform(),
+        share=uniform(),
+        close_u=uniform(),
+        close_gap=uniform(1.2, 3.0),
+        free_gap=uniform(3.0, 7.0),
+        free_window=uniform(14, 30),
+        severity=rng.beta(3, 1.6),
+        filled_u=uniform(),
+        tethered_gap=uniform(0.0, 0.9),
+        filled_gap=uniform(1.0, 5.0),
+        tethered_window=uniform(8, 20),
+        fillet=uniform(4, 9),
+        plaque_half_width=uniform(9, 18),
+        pressed_gap=uniform(0.5, 2.5),
+        fat_plane=uniform(-0.12, 0.12),
+        fluid_u=uniform(),
+        fluid_amount=uniform(1.5, 5.0),
+        endometrioma_u=uniform(),
+        endometrioma_side=int(rng.integers(2)),
+        fibroids=uniform(size=(int(rng.choice(4, p=[0.55, 0.25, 0.13, 0.07])), 4)),
+        ovaries=normal(size=(2, 5)),
+        cysts=uniform(size=(int(rng.integers(1, 7)), 5)),
+        bowel=uniform(size=(int(rng.integers(4, 9)), 6)),
+        vessels=uniform(size=(int(rng.integers(8, 20)), 5)),
+        decoys=uniform(size=(int(rng.choice(3, p=[0.5, 0.35, 0.15])), 4)),
+        bones=normal(size=5),
+        ligaments=uniform(size=(2, 3)),
+    )

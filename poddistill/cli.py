@@ -1,0 +1,272 @@
+"""The one command, ``poddistill``: quick to answer, it imports nothing heavy before a verb needs it."""
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_modules.errors import InputError, UsageError
+from poddistill import __version__
+
+STAGE_VERBS = {
+    "fit": "train a stage",
+    "validate": "score a checkpoint on the validation fold",
+    "test": "score a checkpoint on the held-out fold and write predictions.csv",
+    "predict": "write the probability of every case of a cohort",
+}
+
+SIMULATED_NOTICE = (
+    "The cohort is simulated: these figures compare methods on simulated patients and say nothing about real ones."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb.
+
+    Returns:
+        0, 1 where it failed, 2 where it was used wrongly. Bad input is told in one line on standard error; for the
+        traceback of a defect set PODDISTILL_DEBUG=1.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in STAGE_VERBS and not {"-h", "--help"} & set(argv[1:]):
+        return _guarded(lambda: _stage(argv))
+    arguments = _parser().parse_args(argv)
+    return _guarded(lambda: arguments.run(arguments))
+
+
+def _guarded(verb: Callable[[], None]) -> int:
+    try:
+        verb()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if os.environ.get("PODDISTILL_DEBUG"):
+            raise
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        print(
+            f"error: {type(error).__name__}: {first_line} (unexpected; PODDISTILL_DEBUG=1 shows the traceback)",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _stage(argv: list[str]) -> None:
+    from poddistill.lightning_cli import run
+
+    run(argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="poddistill",
+        description="Detect pouch of Douglas obliteration from MRI alone, taught by the ultrasound of other patients.",
+        epilog="Each verb has its own --help with an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"poddistill {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_simulate(verbs)
+    _add_ingest(verbs)
+    _add_inspect(verbs)
+    for verb, does in STAGE_VERBS.items():
+        _add_stage_verb(verbs, verb, does)
+    _add_compare(verbs)
+    return parser
+
+
+def _verb(verbs: Any, name: str, does: str, example: str, run: Callable[[argparse.Namespace], None] | None) -> Any:
+    parser = verbs.add_parser(
+        name,
+        help=does,
+        description=f"{does[0].upper()}{does[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_simulate(verbs: Any) -> None:
+    from docstring_parser import parse
+
+    from data_modules.simulate.settings import SimulationSettings
+
+    parser = _verb(
+        verbs,
+        "simulate",
+        "write a simulated cohort as hospital files",
+        "poddistill simulate --out cohorts/simulated-hospital --n_labelled 300 --prevalence 0.3",
+        _simulate,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="new folder for mri/ and tvus/")
+    parser.add_argument("--workers", type=int, default=0, help="processes (default: 0, one a core)")
+    described = {part.arg_name: part.description for part in parse(SimulationSettings.__doc__ or "").params}
+    for field in dataclasses.fields(SimulationSettings):
+        sized = isinstance(field.default, tuple)
+        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        parser.add_argument(
+            f"--{field.name}",
+            type=type(field.default[0]) if isinstance(field.default, tuple) else type(field.default),
+            nargs=len(field.default) if isinstance(field.default, tuple) else None,
+            metavar="N" if sized else None,
+            default=field.default,
+            help=f"{described[field.name]} (default: {shown})".replace("%", "%%"),
+        )
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    from data_modules.simulate.cohort import simulate_cohort
+    from data_modules.simulate.settings import SimulationSettings
+
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(SimulationSettings)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    simulate_cohort(arguments.out, SimulationSettings(**values), arguments.workers, _told("simulate"))
+    print(f"simulate: wrote {arguments.out}")
+
+
+def _add_ingest(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "ingest",
+        "turn hospital files into a cohort, de-identified, checked and split into folds",
+        "poddistill ingest mri export/mri --out cohorts/hospital --shape 96 160 160 --spacing 0.67 0.6 0.6",
+        _ingest,
+    )
+    parser.add_argument("modality", choices=("mri", "tvus"))
+    parser.add_argument(
+        "source", type=Path, metavar="SRC", help="folder of DICOM, NIfTI or video files, with labels.csv"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="COHORT",
+        help="cohort folder, the same for both modalities",
+    )
+    parser.add_argument("--labels", type=Path, help="label CSV (default: SRC/labels.csv)")
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=3,
+        metavar="N",
+        help="stored shape, D H W or T H W (default: 16 48 48, 16 64 64)",
+    )
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar="MM",
+        help="stored voxel size of MRI, D H W (default: 4 2 2)",
+    )
+    parser.add_argument("--folds", type=int, default=5, help="folds by patient (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds (default: 0)")
+    parser.add_argument("--workers", type=int, default=0, help="processes (default: 0, one a core)")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at the first bad file instead of listing it in rejected.csv",
+    )
+
+
+def _ingest(arguments: argparse.Namespace) -> None:
+    from data_modules.ingest import ingest_mri, ingest_tvus
+
+    if arguments.modality == "tvus" and arguments.spacing:
+        raise UsageError("--spacing is for MRI: clips are fitted into --shape; leave it out")
+    given = {name: getattr(arguments, name) for name in ("shape", "spacing") if getattr(arguments, name)}
+    ingest = ingest_mri if arguments.modality == "mri" else ingest_tvus
+    summary = ingest(
+        arguments.source,
+        arguments.out,
+        labels=arguments.labels,
+        folds=arguments.folds,
+        seed=arguments.seed,
+        workers=arguments.workers,
+        strict=arguments.strict,
+        progress=_told(f"ingest {arguments.modality}"),
+        **{name: tuple(value) for name, value in given.items()},
+    )
+    print(f"ingest {arguments.modality}: {summary}")
+
+
+def _add_inspect(verbs: Any) -> None:
+    parser = _verb(verbs, "inspect", "write a cohort's report.html", "poddistill inspect cohorts/hospital", _inspect)
+    parser.add_argument("cohort", type=Path, metavar="COHORT")
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from data_modules.inspection import write_report
+
+    print(write_report(arguments.cohort))
+
+
+def _add_stage_verb(verbs: Any, verb: str, does: str) -> None:
+    rest = {
+        "fit": "--config experiments/pod/demo.yaml --config experiments/pod/mae.yaml "
+        "--cohort cohorts/demo --run runs/try/mae"
+    }.get(verb, "--config runs/try/student/config.yaml --ckpt_path runs/try/student/checkpoints/best.ckpt")
+    parser = _verb(verbs, verb, does, f"poddistill {verb} {rest}", None)
+    parser.add_argument(
+        "--config", action="append", metavar="FILE", help="YAML file; later ones win, options win over files"
+    )
+    parser.add_argument("--run", metavar="DIR", help="run folder, ${run} in the files")
+    parser.add_argument("--method", metavar="NAME", help="name in logs and tables, ${method} in the files")
+    parser.add_argument("--cohort", metavar="DIR", help="cohort folder, ${cohort} in the files")
+    parser.add_argument("--fold", type=int, metavar="N", help="test fold, ${fold} in the files")
+    parser.add_argument("--profile.KEY", metavar="VALUE", help="a value of the profile, e.g. --profile.mae.epochs 10")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="fit: resume this run; else: the weights to use")
+    parser.add_argument(
+        "--model.KEY, --data.KEY, --trainer.KEY",
+        metavar="VALUE",
+        help="any key of the YAML files, e.g. --trainer.devices 2",
+    )
+    parser.add_argument("--print_config", action="store_true", help="show the resolved configuration and stop")
+
+
+def _add_compare(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "compare",
+        "compare runs: comparison.csv, differences.csv, index.html and the table",
+        "poddistill compare runs/demo/seed0-fold0 --out runs/demo/seed0-fold0/report",
+        _compare,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or folders above them")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--simulated", action="store_true", help="say on the report that the cohort is simulated")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from poddistill.evaluation.compare import compare, print_table
+
+    comparison = compare(arguments.runs, arguments.out, notice=SIMULATED_NOTICE if arguments.simulated else None)
+    print_table(comparison)
+    print(f"report: {arguments.out / 'index.html'}")
+
+
+def _told(name: str) -> Callable[[int, int], None]:
+    """Returns a progress report ``(done, total)`` that prints a line every few seconds."""
+    start = time.monotonic()
+    last = start
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < 5 and done < total:
+            return
+        last = now
+        rate = done / max(now - start, 1e-9)
+        left = (total - done) / max(rate, 1e-9)
+        print(f"{name:<16} {done}/{total}  {rate:.0f}/s  {left // 60:.0f}:{left % 60:02.0f} left", flush=True)
+
+    return tell

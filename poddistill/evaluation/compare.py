@@ -1,0 +1,174 @@
+"""Comparison of methods on the test cases that they share: the table, the paired differences, the page."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_modules.errors import InputError
+from poddistill.evaluation.bootstrap import bootstrap_p_value, percentile_interval
+from poddistill.evaluation.folds import Fold, auroc_difference, mean_auroc
+from poddistill.evaluation.report import write_report
+from poddistill.evaluation.runs import Run, find_runs
+from poddistill.evaluation.scores import Method, score_methods
+
+TABLE_COLUMNS = (
+    ["method", "auroc", "auroc_low", "auroc_high", "auprc", "sensitivity", "specificity", "brier", "ece"]
+    + ["n", "n_positive", "seeds"]
+    + ["folds", "runs", "patients", "threshold", "auprc_low", "auprc_high", "sensitivity_low", "sensitivity_high"]
+    + ["specificity_low", "specificity_high", "brier_low", "brier_high"]
+)
+DIFFERENCE_COLUMNS = (
+    ["method_a", "method_b", "difference", "low", "high", "p"]
+    + ["bootstrap_low", "bootstrap_high", "bootstrap_p", "n", "seeds"]
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        table: a row a method, columns `TABLE_COLUMNS`.
+        differences: a row a pair of methods tested on the same cases, columns `DIFFERENCE_COLUMNS`.
+        methods: the scored methods, in the table's order.
+        runs: every run found, those without predictions too.
+        notes: sentences on what the reader must know (a missing threshold, a pair that could not be compared).
+        page: the written ``index.html``.
+    """
+
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    methods: list[Method]
+    runs: list[Run]
+    notes: list[str]
+    page: Path
+
+
+def compare(
+    paths: Iterable[Path | str],
+    out: Path | str,
+    *,
+    notice: str | None = None,
+    resamples: int = 2000,
+    bootstrap_seed: int = 0,
+) -> Comparison:
+    """Compare methods on the test split, and write ``comparison.csv``, ``differences.csv`` and ``index.html``.
+
+    Each run is scored on its own test cases, at the threshold that maximises Youden's J on its own validation cases; seeds
+    are averaged within a fold and folds with equal weight, and scores of different models are never pooled. The interval of
+    an AUROC and the interval and p-value of a paired difference combine DeLong's variance over the test patients, taken of
+    the seed-averaged placement values, with the variance between seeds (formula: `poddistill.evaluation.folds`). The
+    bootstrap interval and p-value resample patients, stratified by label, and seeds. Nothing is adjusted for the number of
+    pairs.
+
+    Two methods are paired where they have runs of the same seed and fold on the same cases, over those runs alone; methods
+    on different cases (the teacher's ultrasound, the student's MRI) have no difference. The result is deterministic.
+
+    Args:
+        paths: stage folders, or folders above them.
+        out: folder to write to; made if missing.
+        notice: shown on top of the page, such as that the cohort is simulated.
+        resamples: bootstrap resamples, at least 1.
+        bootstrap_seed: of the resamples.
+
+    Raises:
+        InputError: no predictions, a faulty file, or runs that must not be compared (see `find_runs`, `score_methods`).
+    """
+    if resamples < 1:
+        raise InputError(f"resamples must be at least 1, not {resamples}")
+    paths = [Path(path) for path in paths]
+    runs = find_runs(paths)
+    methods, notes = score_methods(runs, resamples, bootstrap_seed)
+    if not methods:
+        raise InputError(f"{', '.join(map(str, paths))}: runs without predictions.csv only; predict first, then compare")
+    table = pd.DataFrame([_row(method) for method in methods], columns=TABLE_COLUMNS)
+    rows = []
+    for a, b in combinations(methods, 2):
+        shared, note = _shared_runs(a, b)
+        notes += note
+        if shared:
+            rows.append(_difference(a, b, shared))
+    differences = pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
+
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
+        differences.to_csv(out / "differences.csv", index=False, float_format="%.6g")
+    except OSError as error:
+        raise InputError(f"{out}: cannot write there ({error.strerror}); give another --out folder") from error
+    page = write_report(out, table, differences, methods, runs, notes, notice)
+    return Comparison(table, differences, methods, runs, notes, page)
+
+
+def _row(method: Method) -> dict[str, object]:
+    estimate = mean_auroc([scored.fold for scored in method.folds.values()])
+    row: dict[str, object] = {
+        "method": method.name,
+        "auroc": estimate.value,
+        "auroc_low": estimate.low,
+        "auroc_high": estimate.high,
+        "ece": method.mean("ece"),
+        "n": len(method.cases),
+        "n_positive": int(method.cases["label"].sum()),
+        "seeds": len({run.seed for run in method.runs}),
+        "folds": len(method.folds),
+        "runs": len(method.runs),
+        "patients": method.cases["patient_id"].nunique(),
+        "threshold": float(np.mean([scored.thresholds.mean() for scored in method.folds.values()])),
+    }
+    for metric in ("auprc", "sensitivity", "specificity", "brier"):
+        row[metric] = method.mean(metric)
+        row[f"{metric}_low"], row[f"{metric}_high"] = method.interval(metric)
+    return row
+
+
+def _shared_runs(a: Method, b: Method) -> tuple[dict[int, list[tuple[Run, Run]]], list[str]]:
+    """Fold -> the pairs of runs of equal seed, if the test cases are equal too; else a note, unless all cases differ."""
+    shared = {}
+    for number in sorted(a.folds.keys() & b.folds.keys()):
+        theirs = {run.seed: run for run in b.folds[number].runs}
+        pairs = [(run, theirs[run.seed]) for run in a.folds[number].runs if run.seed in theirs]
+        if pairs:
+            shared[number] = pairs
+    if shared and all(a.folds[j].cases.equals(b.folds[j].cases) for j in shared):
+        return shared, []
+    common = len(set(a.cases["case_id"]) & set(b.cases["case_id"]))
+    if not common:
+        return {}, []
+    reason = "their test cases or labels differ" if shared else "they have no run of the same seed and fold"
+    return {}, [f"{a.name} and {b.name} are not compared: {reason} ({common} cases in common)."]
+
+
+def _difference(a: Method, b: Method, shared: dict[int, list[tuple[Run, Run]]]) -> dict[str, object]:
+    runs_a = {number: [pair[0] for pair in pairs] for number, pairs in shared.items()}
+    runs_b = {number: [pair[1] for pair in pairs] for number, pairs in shared.items()}
+    estimate = auroc_difference(_folds(a, runs_a), _folds(b, runs_b))
+    resampled = a.resampled("auroc", runs_a) - b.resampled("auroc", runs_b)
+    low, high = percentile_interval(resampled)
+    return {
+        "method_a": a.name,
+        "method_b": b.name,
+        "difference": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "p": estimate.p,
+        "bootstrap_low": low,
+        "bootstrap_high": high,
+        "bootstrap_p": bootstrap_p_value(resampled),
+        "n": sum(len(a.folds[number].cases) for number in shared),
+        "seeds": len({run.seed for members in runs_a.values() for run in members}),
+    }
+
+
+def _folds(method: Method, runs: dict[int, list[Run]]) -> list[Fold]:
+    folds = []
+    for number, members in runs.items():
+        scored = method.folds[number]
+        rows = [scored.runs.index(run) for run in members]
+        folds.append(Fold(scored.fold.labels, scored.fold.patients, scored.fold.scores[rows]))
+    return folds

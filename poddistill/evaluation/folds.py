@@ -1,0 +1,119 @@
+"""AUROC of a training recipe: over its test folds and its seeds, with an interval that knows both.
+
+Scores of different models are never pooled: each run is scored by itself, then seeds are averaged within a fold and folds
+averaged with equal weight:
+
+    AUROC = 1/K sum_j 1/S_j sum_s AUROC_sj          K folds, S_j seeds of fold j
+
+Two things make it uncertain, the patients that happened to be tested and the seeds that happened to be trained with:
+
+    var(AUROC) = 1/K^2 sum_j ( D_j + T_j / S_j )
+
+    D_j = 1' C_j 1 / S_j^2                          C_j: DeLong covariance (S_j, S_j) of the seeds' AUROCs over the patients,
+                                                    so D_j is DeLong's variance of the seed-averaged placement values
+    T_j = max(0, M_j - (mean variance - mean covariance in C_j))
+                                                    M_j: sample variance of the S_j AUROCs; what is subtracted is the part
+                                                    of M_j that the finite test set explains, and that D_j holds already
+
+This is the random-reader analysis of Obuchowski & Rockette (Commun. Stat. Simul. 1995) with seeds as readers. Intervals use
+Student's t with the degrees of freedom of Hillis (Stat. Med. 2007), var^2 / sum_j (M_j / (S_j K^2))^2 / (S_j - 1): many when
+the patients dominate, few when two or three seeds disagree. One seed tells nothing of the variance between seeds: T_j = 0,
+and the interval then speaks of the patients alone. Runs of different folds count as independent (their test patients are
+others); that their training patients overlap is not modelled (Bengio & Grandvalet, JMLR 2004: no unbiased estimate exists).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from poddistill.evaluation.delong import delong_covariance, logit_interval, score_interval
+from poddistill.evaluation.statistics import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The labelled test cases of one fold as the seeds of one method scored them.
+
+    Attributes:
+        labels: int (N,), 0 or 1.
+        patients: (N,), patient of each case.
+        scores: float (S, N), a row a seed.
+    """
+
+    labels: IntArray
+    patients: np.ndarray
+    scores: FloatArray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval and, for a difference, the two-sided p-value of "it is 0" (else nan)."""
+
+    value: float
+    low: float
+    high: float
+    p: float = math.nan
+
+
+def mean_auroc(folds: Sequence[Fold], level: float = 0.95) -> Estimate:
+    """Return the AUROC over folds and seeds, with the interval described above.
+
+    The interval is `delong.logit_interval`, or `delong.score_interval` where DeLong's variance is 0 or undefined (perfect
+    separation, a single patient of a class). All nan where a fold lacks a class.
+    """
+    parts = [delong_covariance(fold.labels, fold.scores, fold.patients) for fold in folds]
+    value, variance, freedom = _combine(parts)
+    if math.isnan(value):
+        return Estimate(math.nan, math.nan, math.nan)
+    if 0 < value < 1 and variance > 0:
+        return Estimate(value, *logit_interval(value, variance, degrees_of_freedom=freedom, level=level))
+    return Estimate(value, *score_interval(value, [_patients_by_class(fold) for fold in folds], level))
+
+
+def auroc_difference(
+    folds: Sequence[Fold], other: Sequence[Fold], level: float = 0.95
+) -> Estimate:
+    """Return the paired difference in AUROC of two methods on the same cases, ``folds`` minus ``other``.
+
+    Fold by fold, the cases and the seeds of the two are the same and in the same order. The formula above holds with the
+    AUROCs' differences in place of AUROCs; the interval is difference +- t * SE, and p that of DeLong's test. Identical
+    rankings give 0, interval (0, 0) and p = 1. A difference whose variance is 0 or undefined has interval and p nan.
+    """
+    parts = []
+    for mine, theirs in zip(folds, other, strict=True):
+        aurocs, covariance = delong_covariance(mine.labels, np.vstack([mine.scores, theirs.scores]), mine.patients)
+        seeds = len(mine.scores)
+        contrast = np.hstack([np.eye(seeds), -np.eye(seeds)])  # (S, 2S): a difference a seed
+        parts.append((contrast @ aurocs, contrast @ covariance @ contrast.T))
+    value, variance, freedom = _combine(parts)
+    if math.isnan(variance) or variance < 1e-15:  # rounding leaves about 1e-18 of a true 0
+        same = abs(value) < 1e-12
+        return Estimate(value, 0.0, 0.0, 1.0) if same else Estimate(value, math.nan, math.nan)
+    error = math.sqrt(variance)
+    half = stats.t.ppf(0.5 + level / 2, freedom) * error
+    p = 2 * stats.t.sf(abs(value) / error, freedom)
+    return Estimate(value, float(value - half), float(value + half), float(p))
+
+
+def _combine(parts: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[float, float, float]:
+    """Value, variance and degrees of freedom of the mean over folds of (seeds' values (S,), their covariance (S, S))."""
+    value = variance = uncertainty = 0.0
+    for values, covariance in parts:
+        seeds, folds = len(values), len(parts)
+        value += float(values.mean()) / folds
+        variance += float(covariance.mean()) / folds**2
+        if seeds > 1:
+            between = float(values.var(ddof=1))
+            mean_variance = float(np.trace(covariance)) / seeds
+            mean_covariance = (float(covariance.sum()) - seeds * mean_variance) / (seeds * (seeds - 1))
+            variance += max(0.0, between - (mean_variance - mean_covariance)) / seeds / folds**2
+            uncertainty += (between / seeds / folds**2) ** 2 / (seeds - 1)
+    return value, variance, variance**2 / uncertainty if uncertainty > 0 else math.inf
+
+
+def _patients_by_class(fold: Fold) -> tuple[int, int]:
+    positive, negative = (len(np.unique(fold.patients[fold.labels == label])) for label in (1, 0))
+    return positive, negative

@@ -1,0 +1,97 @@
+"""The Lightning CLI over all stages, imported only when a stage is run."""
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentError, set_parsing_settings
+from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from data_modules.errors import UsageError
+from poddistill.training.run_folder import RunConfig
+
+
+class StageCLI(LightningCLI):
+    """Runs ``fit``, ``validate``, ``test`` or ``predict`` of any stage from YAML files.
+
+    Beside Lightning's own options it has the values that stage files refer to as ``${run}``, ``${method}``,
+    ``${cohort}``, ``${fold}`` and ``${profile.*}``, and ``--test_after_fit``.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the values that the stage files interpolate."""
+        parser.add_argument("--run", type=str, help="Run folder: checkpoints, metrics and predictions go here.")
+        parser.add_argument("--cohort", type=str, help="Cohort folder, as `poddistill ingest` writes it.")
+        parser.add_argument("--method", type=str, help="Name of the stage or baseline in logs and tables.")
+        parser.add_argument("--fold", type=int, default=0, help="Test fold, counted from 0.")
+        parser.add_argument("--profile", type=dict, default={}, help="Sizes and budgets that stage files refer to.")
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=False,
+            help="Test the best checkpoint once the fit is finished, the only time the held-out fold is touched.",
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would let hyper-parameters stored in the checkpoint win over the configuration, so that
+        # `fit --ckpt_path X --model.lr 0.5` trained with X's own rate. Here the configuration is what runs.
+        return
+
+    def before_fit(self) -> None:
+        """Refuses to fit without a folder to write to."""
+        if not self.config.fit.run and not self.trainer.fast_dev_run:
+            raise UsageError("--run is not set: name the folder for checkpoints, metrics and predictions")
+
+    def after_fit(self) -> None:
+        """Tests the best checkpoint where that was asked for and the fit was not interrupted."""
+        if self.config.fit.test_after_fit and not (self.trainer.interrupted or self.trainer.fast_dev_run):
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path="best", verbose=False)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs one verb of the Lightning CLI, e.g. ``["fit", "--config", "experiments/pod/mae.yaml"]``.
+
+    Raises:
+        UsageError: If an option or a configuration file is wrong.
+    """
+    _quieten()
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${run} also inside fit's and test's own options
+    try:
+        StageCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=RunConfig,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs=_parser_options(),
+            args=list(argv),
+        )
+    except ArgumentError as error:
+        raise UsageError(_one_line(str(error))) from error
+
+
+def _parser_options() -> dict[str, Any]:
+    # omegaconf+ resolves ${...} after all files and options are merged, so a profile's values reach any stage
+    options = {"parser_mode": "omegaconf+", "exit_on_error": False}
+    return {**options, **dict.fromkeys(("fit", "validate", "test", "predict"), options)}
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def _quieten() -> None:
+    """Silences what Lightning says that a user cannot act on; its warnings about data and devices stay."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    for message in (
+        r".*does not have many workers.*",
+        r".*`isinstance\(treespec, LeafSpec\)`.*",
+        r".*The number of training batches.*is smaller than the logging interval.*",
+        r".*Checkpoint directory.*exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

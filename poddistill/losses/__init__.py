@@ -1,0 +1,1 @@
+"""Losses, their schedules, and who is compared with whom."""

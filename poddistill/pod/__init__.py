@@ -1,0 +1,1 @@
+"""POD obliteration from pelvic MRI: masked pre-training, ultrasound teacher, unpaired distillation."""

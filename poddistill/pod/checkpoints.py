@@ -1,0 +1,64 @@
+"""Weights that pass from one stage to the next, checked before any training starts."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from data_modules.errors import InputError
+
+ENCODER_PREFIX = "network.encoder."
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Returns a Lightning checkpoint's content, on the CPU.
+
+    Raises:
+        InputError: If there is no such file or it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such checkpoint; train the stage that writes it first, or correct the path")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch.load answers a damaged file with almost any exception
+        raise InputError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); delete it and train again"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise InputError(f"{path}: not a Lightning checkpoint (it has no state_dict); give a stage's best.ckpt")
+    return checkpoint
+
+
+def load_encoder(encoder: nn.Module, path: str | Path) -> None:
+    """Loads the encoder of a `MAEPretrain` checkpoint, all of it or nothing.
+
+    Raises:
+        InputError: If the checkpoint is of another stage or of another architecture; it names the first difference.
+    """
+    weights = {
+        key.removeprefix(ENCODER_PREFIX): value
+        for key, value in read_checkpoint(path)["state_dict"].items()
+        if key.startswith(ENCODER_PREFIX)
+    }
+    if not weights:
+        raise InputError(f"{path}: holds no MAE encoder; give the best.ckpt of the mae stage as model.init_encoder")
+    check_fit(encoder, weights, path)
+    encoder.load_state_dict(weights)
+
+
+def check_fit(module: nn.Module, weights: dict[str, Any], path: str | Path) -> None:
+    """Compares names and shapes of weights with a module's.
+
+    Raises:
+        InputError: On the first difference.
+    """
+    own = module.state_dict()
+    for key in sorted(own.keys() | weights.keys()):
+        here, there = (tuple(weights_of[key].shape) if key in weights_of else "absent" for weights_of in (own, weights))
+        if here != there:
+            raise InputError(
+                f"{path}: does not fit the configured network: {key} is {there} in the file and {here} in the "
+                "configuration; use the sizes that the checkpoint was trained with"
+            )

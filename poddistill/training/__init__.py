@@ -1,0 +1,1 @@
+"""What every stage trains with: the run folder, reproducible epochs, scores, progress."""

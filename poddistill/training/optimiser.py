@@ -1,0 +1,35 @@
+"""From a stage and its configuration to what Lightning steps."""
+
+from typing import Protocol
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from data_modules.errors import InputError
+
+
+class Optimisation(Protocol):
+    """Makes the optimiser of a module and its learning-rate schedule, to be stepped at every optimiser step."""
+
+    def __call__(  # noqa: D102
+        self, module: nn.Module, steps_per_epoch: int, epochs: int
+    ) -> tuple[Optimizer, LRScheduler]: ...
+
+
+def configure(optimisation: Optimisation, module: pl.LightningModule) -> OptimizerLRScheduler:
+    """Returns what ``configure_optimizers`` must, for the steps that the trainer is going to take.
+
+    Raises:
+        InputError: If the trainer has no number of epochs to plan the schedule by.
+    """
+    epochs = module.trainer.max_epochs
+    if epochs is None or epochs < 1:
+        raise InputError(
+            "trainer.max_epochs is not set: the learning-rate schedule needs a number of epochs of 1 or more"
+        )
+    steps = max(1, round(int(module.trainer.estimated_stepping_batches) / epochs))
+    optimizer, schedule = optimisation(module, steps, epochs)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

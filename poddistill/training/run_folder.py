@@ -1,0 +1,146 @@
+"""The run folder: checkpoints that make can trust, metrics that survive a resume, predictions."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.cli import SaveConfigCallback
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.utilities import rank_zero_only
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` when a stage is fitted, and only then: scoring a run leaves its record alone."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Writes the file from process 0."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps ``checkpoints/last.ckpt`` while training and publishes ``checkpoints/best.ckpt`` once it is finished.
+
+    The existence of ``best.ckpt`` says that the stage is done, which is what the pipeline builds on: the best one so
+    far is held as ``best-so-far.ckpt`` and linked to its final name, in one step, at the end of the fit. After a kill only
+    ``last.ckpt`` stands, and training resumes from it.
+
+    Args:
+        dirpath: The run's ``checkpoints`` folder.
+        monitor: The validation metric that selects.
+        mode: ``"max"`` or ``"min"``.
+    """
+
+    def __init__(self, dirpath: str, monitor: str, mode: str) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename="best-so-far",
+            monitor=monitor,
+            mode=mode,
+            save_top_k=1,
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Publishes the best checkpoint; an interrupted fit publishes nothing."""
+        if trainer.interrupted or trainer.fast_dev_run or not self.best_model_path:
+            return
+        if trainer.is_global_zero:
+            best = Path(self.best_model_path)
+            published = best.with_name("best.ckpt")
+            temporary = best.with_name(f".best-{os.getpid()}.ckpt")
+            try:
+                os.link(best, temporary)
+            except OSError:  # file systems without hard links
+                shutil.copyfile(best, temporary)
+            temporary.replace(published)
+        trainer.strategy.barrier("best checkpoint published")
+
+
+class MetricsCSV(CSVLogger):
+    """Lightning's CSV logger, writing ``metrics.csv`` into the run folder and keeping it when the run is resumed.
+
+    Lightning's own deletes the earlier file. Rows that a killed run logged after its last checkpoint are dropped, for
+    those steps are done again.
+
+    Args:
+        save_dir: The run folder.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir=save_dir, name="", version="")
+
+    @property
+    def experiment(self) -> ExperimentWriter:  # type: ignore[override]
+        """The writer, holding the rows of the earlier part of this run."""
+        if rank_zero_only.rank == 0 and self._experiment is None:
+            file = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
+            rows = _read_rows(file)
+            file.unlink(missing_ok=True)  # else Lightning warns and does the same
+            writer = super().experiment
+            writer.metrics = rows
+        return super().experiment
+
+    def drop_after(self, step: int) -> None:
+        """Forgets the rows of steps that a resumed run will do again (step counts optimiser steps done)."""
+        self.experiment.metrics = [row for row in self.experiment.metrics if int(row["step"]) < step]
+
+
+def _read_rows(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    with file.open(newline="") as handle:
+        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(handle)]
+
+
+class ResumedMetrics(Callback):
+    """Tells `MetricsCSV` where a fit starts: at step 0 it begins a new file, later it continues the old one."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drops the rows of steps that this fit will do (again)."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.drop_after(trainer.global_step)
+
+
+class PredictionsWriter(Callback):
+    """Writes a probability a case: ``predictions.csv`` after a test, ``predictions_all.csv`` after a predict.
+
+    Columns: case_id, patient_id, split (train, unlabelled, val, test), label (empty where unknown), probability.
+
+    Args:
+        dirpath: The run folder.
+    """
+
+    def __init__(self, dirpath: str) -> None:
+        self.dirpath = Path(dirpath)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the validation and test cases."""
+        self._write(trainer, pl_module, "predictions.csv")
+
+    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes every case of the cohort."""
+        self._write(trainer, pl_module, "predictions_all.csv")
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> None:
+        index, logit, _ = pl_module.scores.compute()  # every process takes part in the gathering
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        table = trainer.datamodule.manifest.iloc[index.cpu().numpy()]  # type: ignore[attr-defined]
+        table = table[["case_id", "patient_id", "split", "label"]].copy()
+        table["label"] = table["label"].astype("Int64")
+        table["probability"] = torch.sigmoid(logit.double()).cpu().numpy()
+        self.dirpath.mkdir(parents=True, exist_ok=True)
+        temporary = self.dirpath / f".{name}.{os.getpid()}"
+        table.to_csv(temporary, index=False)
+        temporary.replace(self.dirpath / name)
