@@ -12,6 +12,7 @@ NODES    ?= 1
 STRATEGY ?= auto
 JOBS     ?= 2
 ARGS     ?=
+LAUNCH   ?=
 
 BIN := .venv/bin
 POD := $(BIN)/poddistill
@@ -88,7 +89,7 @@ define fit
 	  for input in $^; do if [ $$input -nt $$last ]; then resume=; fi; done; \
 	  if [ -z "$$resume" ]; then echo "$(1): its inputs changed, starting afresh"; rm -rf $(RUN)/$(1); fi; \
 	fi; \
-	$(POD) fit --config experiments/pod/$(PROFILE).yaml --config experiments/pod/$(2).yaml \
+	$(LAUNCH) $(POD) fit --config experiments/pod/$(PROFILE).yaml --config experiments/pod/$(2).yaml \
 	  --run $(RUN)/$(1) --method $(1) --cohort $(COHORT) --fold $(FOLD) --seed_everything $(SEED) \
 	  --trainer.devices $(DEVICES) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY) $(3) $(ARGS) $$resume
 endef

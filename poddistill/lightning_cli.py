@@ -2,15 +2,17 @@
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import ArgumentError, set_parsing_settings
+from omegaconf.errors import InterpolationKeyError
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from data_modules.errors import UsageError
+from data_modules.errors import InputError, UsageError
 from poddistill.training.run_folder import RunConfig
 
 
@@ -72,6 +74,22 @@ def run(argv: Sequence[str]) -> None:
         )
     except ArgumentError as error:
         raise UsageError(_one_line(str(error))) from error
+    except InterpolationKeyError as error:
+        key = re.search(r"resolved to '(?:\w+\.)?(profile\.\w+|\w+)'", str(error))
+        raise UsageError(
+            f"{key[1] if key else error} is referred to, but not set: add --config experiments/pod/demo.yaml, or the option"
+        ) from error
+    except Exception as error:
+        # what a class says of its own options arrives wrapped by the parser that tried to instantiate it
+        raise _cause(error) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Returns the InputError that led to an exception, or else the exception."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, InputError):
+        link = link.__cause__ or link.__context__
+    return link or error
 
 
 def _parser_options() -> dict[str, Any]:
@@ -81,17 +99,26 @@ def _parser_options() -> dict[str, Any]:
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())
+    """Keeps key and reason of a parser's message, which goes on with every type it tried and the whole value."""
+    message = " ".join(message.split()).removeprefix("error: ")
+    keys = re.findall(r"Parser key \"([^\"]+)\": ?", message)
+    reason = re.split(r"Parser key \"[^\"]+\": ?|Errors: - ", message)[-1]
+    reason = re.split(r" - Expected a | Given value|\.? Got value", reason)[0]
+    return f"{'.'.join(keys)}: {reason}" if keys else reason
 
 
 def _quieten() -> None:
     """Silences what Lightning says that a user cannot act on; its warnings about data and devices stay."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_SILENT", "true")
+    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
     for message in (
+        r".*is an instance of `nn.Module` and is already saved.*",
         r".*does not have many workers.*",
         r".*`isinstance\(treespec, LeafSpec\)`.*",
         r".*The number of training batches.*is smaller than the logging interval.*",
         r".*Checkpoint directory.*exists and is not empty.*",
+        r".*Experiment logs directory.*exists and is not empty.*",
+        r".*LightningCLI's args parameter is intended.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -140,7 +140,7 @@ class AdamWCosine:
 
     @staticmethod
     def _layers_below_top(name: str, layered: dict[str, Layered]) -> int:
-        for prefix, part in layered.items():
+        for prefix, part in reversed(layered.items()):  # the innermost first
             start = f"{prefix}." if prefix else ""
             if name.startswith(start):
                 return part.n_layers - part.layer_of(name.removeprefix(start))

@@ -1,0 +1,5 @@
+"""Hospital files into a cohort: found, matched with labels, checked, brought to one grid, de-identified, stored."""
+
+from data_modules.ingest.pipeline import IngestSummary, ingest_mri, ingest_tvus
+
+__all__ = ["IngestSummary", "ingest_mri", "ingest_tvus"]

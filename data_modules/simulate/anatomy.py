@@ -6,7 +6,7 @@ Coordinates in mm: x grows posteriorly, y inferiorly, z to the patient's left; t
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from data_modules.simulate.covariates import (
     ENDOMETRIOMA_ODDS_RATIO,
@@ -132,27 +132,31 @@ def _uterus(n: Nuisance, retroverted: bool) -> tuple[Tube, Array]:
     steps = np.diff(arc, prepend=0)[:, None] * direction
     start = n.external_os + n.shift[:2] + (np.array([-7.0, 0.0]) if retroverted else 0.0)
     centres = (start + np.cumsum(steps, axis=0)).astype(np.float32)
-    knots = [0, 0.4 * n.cervix_length, 0.95 * n.cervix_length, n.cervix_length + 14, length + 20]
-    sizes = [0.85 * n.cervix_radius, n.cervix_radius, 0.92 * n.cervix_radius, n.body_half_width, n.body_half_width]
+    # Pear shape: a waist at the isthmus, widest in mid-body, narrower at the fundus.
+    knots = np.array([0, 0.4, 0.9, 1.0]) * n.cervix_length
+    knots = np.append(knots, [n.cervix_length + 0.6 * (length - n.cervix_length), length])
+    sizes = np.array([0.8, 1.0, 0.9, 0.95]) * n.cervix_radius
+    sizes = np.append(sizes, [n.body_half_width, 0.88 * n.body_half_width])
     normals = np.stack([np.cos(angle), -np.sin(angle)], axis=1).astype(np.float32)
     tube = Tube(
         centres=centres,
-        radii=np.interp(arc, knots, sizes).astype(np.float32),
+        radii=PchipInterpolator(knots, sizes)(arc).astype(np.float32),
         arc=arc.astype(np.float32),
         z=(n.shift[2] + n.uterus_lateral[0] + n.uterus_lateral[1] * arc).astype(np.float32),
-        depth=0.8,
+        depth=0.75,
     )
     return tube, normals
 
 
 def _rectum(n: Nuisance) -> Tube:
     """Rectum as it lies before anything pulls on it."""
-    nodes = np.stack([[6, 13, 19, 23, 25, 24, 19], np.linspace(64, -64, 7)], axis=1)
+    nodes = np.stack([[14, 11, 17, 23, 26, 25, 18], np.linspace(64, -64, 7)], axis=1)
     nodes = nodes + n.rectum_nodes + n.shift[:2]
     at = np.linspace(0, 6, RECTUM_BALLS)
     centres = CubicSpline(np.arange(7), nodes)(at).astype(np.float32)
     lateral = CubicSpline(np.arange(7), n.rectum_lateral + n.shift[2])(at)
-    widths = np.interp(at, [0, 1, 2, 3, 4, 6], [0.75, 0.85, 1.0, 1.08, 1.0, 0.9])
+    widths = np.interp(at, [0, 1, 2, 3, 4, 6], [0.7, 0.8, 1.0, 1.08, 1.0, 0.9])
+    widths = widths + CubicSpline(np.linspace(0, 6, 9), n.rectum_bulges)(at)
     return Tube(
         centres=centres,
         radii=(n.rectum_radius * widths).astype(np.float32),

@@ -12,8 +12,8 @@ from data_modules.simulate.streams import Stream, generator
 from data_modules.simulate.t2 import T2_LEVELS, TISSUES, Grid, paint_t2
 from data_modules.simulate.tubes import Array
 
-LATTICE_MM = 6.0  # of the texture, so that it does not depend on the voxel size
-LATTICE = (16, 22, 22)
+LATTICES = ((7.0, (14, 20, 20), 0.09), (3.5, (26, 36, 36), 0.05))
+"""Spacing in mm, shape and strength of the texture's two octaves, so that it does not depend on the voxel size."""
 
 
 @dataclass(frozen=True)
@@ -93,26 +93,28 @@ def simulate_volume(
     rng = generator(settings.seed, patient, Stream.MRI)
     scanner = draw_scanner(rng, settings, patient_site(settings, patient))
     spread = np.clip(rng.normal(0, 0.06, len(TISSUES)), -0.15, 0.15)
-    lattice = rng.standard_normal(LATTICE, dtype=np.float32)
+    octaves = [strength * rng.standard_normal(shape, dtype=np.float32) for _, shape, strength in LATTICES]
 
     d, h, w = (n + extra for n, extra in zip(settings.volume_shape, margin, strict=True))
     voxel_mm = settings.voxel_mm
     grid = Grid.centred((d, h, w), voxel_mm)
     levels = {name: level * float(1 + s) for (name, level), s in zip(T2_LEVELS.items(), spread, strict=True)}
-    volume = paint_t2(anatomy, grid, levels, 0.09 * _texture(lattice, grid))
+    volume = paint_t2(anatomy, grid, levels, _texture(octaves, grid))
     return _scan(volume, grid, scanner, voxel_mm, rng)
 
 
-def _texture(lattice: Array, grid: Grid) -> Array:
-    """Interpolate a lattice of random numbers linearly to the voxels, one axis after the other."""
-    texture = lattice
-    for axis in (grid.x, grid.y, grid.z):
-        n = texture.shape[2]
-        at = np.clip(axis / LATTICE_MM + (n - 1) / 2, 0, n - 1.001)
-        weights = np.maximum(0, 1 - np.abs(at - np.arange(n)[:, None])).astype(np.float32)
-        texture = (texture @ weights).transpose(2, 0, 1)
-    # Each turn moved the finished axis to the front: x, then y, then z, so the order is z, y, x again.
-    return np.ascontiguousarray(texture)
+def _texture(octaves: list[Array], grid: Grid) -> Array:
+    """Interpolate lattices of random numbers linearly to the voxels, one axis after the other, and add them up."""
+    total = np.float32(0)
+    for texture, (spacing, _, _) in zip(octaves, LATTICES, strict=True):
+        for axis in (grid.x, grid.y, grid.z):
+            n = texture.shape[2]
+            at = np.clip(axis / spacing + (n - 1) / 2, 0, n - 1)
+            weights = np.maximum(0, 1 - np.abs(at - np.arange(n)[:, None])).astype(np.float32)
+            # The finished axis moves to the front: x, then y, then z, so that the order ends as z, y, x again.
+            texture = (texture @ weights).transpose(2, 0, 1)
+        total = total + texture
+    return np.ascontiguousarray(total)
 
 
 def _scan(

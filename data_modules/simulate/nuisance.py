@@ -34,6 +34,7 @@ class Nuisance:
     rectum_content_u: float
     rectum_nodes: Floats  # (7, 2) offsets in the plane
     rectum_lateral: Floats  # (7,) z
+    rectum_bulges: Floats  # (9,) relative width along the arc
     site: float  # 0 = mid-cervix .. 1 = lower body
     share: float  # of the approach that the rectum makes; the uterus makes the rest
     close_u: float
@@ -61,6 +62,7 @@ class Nuisance:
     decoys: Floats  # (n, 4) uniform: kind, arc, size, z
     bones: Floats  # (5,) normal: sacrum x, y, slope; symphysis x, y
     ligaments: Floats  # (2, 3) uniform: thickness, reach, z
+    walls: Floats  # (2, 4) normal: muscles of the pelvic side wall: x, y, z, thickness
 
 
 def draw_nuisance(rng: np.random.Generator) -> Nuisance:
@@ -79,7 +81,7 @@ def draw_nuisance(rng: np.random.Generator) -> Nuisance:
         cervix_length=float(np.clip(normal(27, 3), 20, 34)),
         cervix_radius=float(np.clip(normal(12, 1.2), 9, 15)),
         body_length=float(np.clip(normal(44, 7), 28, 60)),
-        body_half_width=float(np.clip(normal(19, 3.2), 13, 26)),
+        body_half_width=float(np.clip(normal(17.5, 2.8), 12, 24)),
         anteversion=float(np.clip(normal(55, 18), 5, 95)),
         retroversion=float(np.clip(normal(30, 12), 5, 50)),
         retroverted_u=uniform(),
@@ -92,6 +94,7 @@ def draw_nuisance(rng: np.random.Generator) -> Nuisance:
         rectum_content_u=uniform(),
         rectum_nodes=normal(0, [2.5, 1.5], (7, 2)),
         rectum_lateral=normal(0, 3.0, 7),
+        rectum_bulges=np.clip(normal(0, 0.10, 9), -0.2, 0.2),
         site=uniform(),
         share=uniform(),
         close_u=uniform(),
@@ -114,9 +117,10 @@ def draw_nuisance(rng: np.random.Generator) -> Nuisance:
         fibroids=uniform(size=(int(rng.choice(4, p=[0.55, 0.25, 0.13, 0.07])), 4)),
         ovaries=normal(size=(2, 5)),
         cysts=uniform(size=(int(rng.integers(1, 7)), 5)),
-        bowel=uniform(size=(int(rng.integers(4, 9)), 6)),
-        vessels=uniform(size=(int(rng.integers(8, 20)), 5)),
+        bowel=uniform(size=(int(rng.integers(6, 12)), 6)),
+        vessels=uniform(size=(int(rng.integers(20, 36)), 5)),
         decoys=uniform(size=(int(rng.choice(3, p=[0.5, 0.35, 0.15])), 4)),
         bones=normal(size=5),
         ligaments=uniform(size=(2, 3)),
+        walls=normal(size=(2, 4)),
     )

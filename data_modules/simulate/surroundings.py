@@ -16,17 +16,26 @@ class Ellipsoid:
         radii: Half axes in mm before the tilt.
         tilt: In-plane rotation in degrees, from posterior towards inferior.
         tissue: Name of the tissue.
+        square: Superellipsoid of exponent 4, almost a box, for bones and muscles.
     """
 
     centre: tuple[float, float, float]
     radii: tuple[float, float, float]
     tilt: float
     tissue: str
+    square: bool = False
 
 
 def behind(anatomy: Anatomy) -> list[Ellipsoid]:
     """What uterus and rectum overlay, in painting order."""
-    return [*_bones(anatomy), *_bladder(anatomy), *_bowel(anatomy), *_ovaries(anatomy), *_vessels(anatomy)]
+    return [
+        *_side_walls(anatomy),
+        *_bones(anatomy),
+        *_vessels(anatomy),
+        *_bowel(anatomy),
+        *_bladder(anatomy),
+        *_ovaries(anatomy),
+    ]
 
 
 def within(anatomy: Anatomy) -> list[Ellipsoid]:
@@ -39,15 +48,34 @@ def _bones(anatomy: Anatomy) -> list[Ellipsoid]:
     x, y, slope, symphysis_x, symphysis_y = n.bones
     dx, dy, dz = n.shift
     parts = []
-    for level in range(4):  # S3 to the coccyx, along the sacral hollow
-        along = -46 + 24 * level + 3 * y + dy
-        centre = (43 + 2 * x + dx - 0.0045 * (along - 5 + 4 * slope) ** 2 + 5, along, dz)
-        tilt = float(np.clip(0.45 * (along - 5), -30, 30))
-        parts.append(Ellipsoid(centre, (8.5 - level, 11.5 - 0.6 * level, 30 - 4 * level), tilt, "cortex"))
-        parts.append(Ellipsoid(centre, (6.8 - level, 9.8 - 0.6 * level, 28 - 4 * level), tilt, "marrow"))
-    centre = (-46 + 2 * symphysis_x + dx, 36 + 3 * symphysis_y + dy, dz)
-    parts.append(Ellipsoid(centre, (9.5, 17, 22), -30, "cortex"))
-    parts.append(Ellipsoid(centre, (7.5, 15, 21), -30, "marrow"))
+    along = -58 + 3 * y + dy
+    for level in range(5):  # S2 to the coccyx, along the sacral hollow
+        height = 11.0 - 1.6 * level
+        along += height
+        bend = along + 8 + 3 * slope
+        centre = (47 + 2 * x + dx - 0.006 * bend**2, along, dz)
+        tilt = float(np.clip(0.7 * bend, -45, 45))
+        size = (9.5 - 1.2 * level, height, 30 - 4.5 * level)
+        parts.append(Ellipsoid(centre, size, tilt, "cortex", square=True))
+        inner = (size[0] - 1.0, size[1] - 1.3, size[2] - 1.0)
+        parts.append(Ellipsoid(centre, inner, tilt, "marrow", square=True))
+        along += height
+    centre = (-47 + 2 * symphysis_x + dx, 37 + 3 * symphysis_y + dy, dz)
+    parts.append(Ellipsoid(centre, (9.5, 17, 22), -35, "cortex"))
+    parts.append(Ellipsoid(centre, (8, 15.5, 21), -35, "marrow"))
+    return parts
+
+
+def _side_walls(anatomy: Anatomy) -> list[Ellipsoid]:
+    """Obturator internus and levator ani on either side, piriformis behind."""
+    n, parts = anatomy.nuisance, []
+    dx, dy, dz = n.shift
+    for side, (x, y, z, thickness) in zip((-1, 1), n.walls, strict=True):
+        lateral = side * (34 + 1.5 * z) + dz
+        thick = 6.5 + 0.8 * float(np.clip(thickness, -2, 2))
+        parts.append(Ellipsoid((-8 + 3 * x + dx, 20 + 3 * y + dy, lateral), (30, 20, thick), 15, "muscle"))
+        parts.append(Ellipsoid((8 + 2 * x + dx, 42 + 2 * y + dy, 0.7 * lateral), (22, 3.5, thick), 20, "muscle"))
+        parts.append(Ellipsoid((34 + 3 * x + dx, -20 + 4 * y + dy, lateral), (13, 16, thick), -30, "muscle"))
     return parts
 
 
@@ -58,6 +86,7 @@ def _bladder(anatomy: Anatomy) -> list[Ellipsoid]:
     wall = 3.2 - 1.2 * n.filling
     rx, ry, rz = map(float, size)
     return [
+        Ellipsoid((x + 4, y + ry + 13, n.shift[2]), (4.5, 14, 5), 12, "urethra"),
         Ellipsoid((x, y, n.shift[2]), (rx + wall, ry + wall, rz + wall), -20, "bladder wall"),
         Ellipsoid((x, y, n.shift[2]), (rx, ry, rz), -20, "urine"),
     ]
@@ -102,9 +131,10 @@ def _vessels(anatomy: Anatomy) -> list[Ellipsoid]:
     parts = []
     for x, y, z, radius, kind in anatomy.nuisance.vessels:
         side = 1 if z > 0.5 else -1
-        centre = (-20 + 60 * x, -45 + 85 * y, side * (16 + 18 * abs(2 * z - 1)))
-        size = 1.4 + 2.2 * radius
-        parts.append(Ellipsoid(centre, (size, 2.2 * size, size), 180 * kind, "vein" if kind > 0.5 else "flow void"))
+        centre = (-30 + 70 * x, -45 + 80 * y, side * (4 + 28 * abs(2 * z - 1)))
+        size = 1.1 + 1.9 * radius
+        tissue = "vein" if kind > 0.4 else "flow void"
+        parts.append(Ellipsoid(centre, (size, (1.5 + 2 * radius) * size, size), 360 * kind, tissue))
     return parts
 
 

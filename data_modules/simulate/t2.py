@@ -13,6 +13,8 @@ T2_LEVELS = {
     "cortex": 0.10,
     "marrow": 0.50,
     "bladder wall": 0.26,
+    "muscle": 0.24,
+    "urethra": 0.36,
     "urine": 1.0,
     "bowel wall": 0.30,
     "bowel": 0.50,
@@ -85,13 +87,13 @@ def paint_t2(anatomy: Anatomy, grid: Grid, levels: dict[str, float], texture: Ar
         (D, H, W) float32, about [0, 1].
     """
     n = anatomy.nuisance
-    volume = levels["fat"] * (1 + 0.9 * texture)
+    volume = levels["fat"] * (1 + texture)
     for part in behind(anatomy):
         _paint_ellipsoid(volume, grid, part, levels)
     _paint_vagina(volume, grid, anatomy, levels)
     _paint_ligaments(volume, grid, anatomy, levels)
 
-    outside_rectum = _depth_field(anatomy.rectum, grid)[0]
+    outside_rectum = _outside(anatomy.rectum, grid)
     _blend(volume, outside_rectum, levels["rectal wall"])
     _blend(volume, outside_rectum + n.rectum_wall, levels["rectal mucosa"])
     if n.rectum_content_u < 0.75:  # else collapsed
@@ -99,19 +101,19 @@ def paint_t2(anatomy: Anatomy, grid: Grid, levels: dict[str, float], texture: Ar
         content = levels["rectal gas"] if gas else levels["stool"] * (1 + 3 * texture)
         _blend(volume, outside_rectum + n.rectum_wall + 1.6, content)
 
-    outside_uterus, radius, arc = _depth_field(anatomy.uterus, grid)
-    _paint_uterus(volume, outside_uterus, radius, arc, anatomy, levels, texture)
+    outside_uterus = _outside(anatomy.uterus, grid)
+    _paint_uterus(volume, grid, outside_uterus, anatomy, levels, texture)
     for part in within(anatomy):
         _paint_ellipsoid(volume, grid, part, levels)
     _paint_pouch(volume, grid, anatomy, levels, outside_uterus, outside_rectum)
     return volume
 
 
-def _depth_field(tube: Tube, grid: Grid) -> tuple[Array, Array, Array]:
-    """Signed distance (D, H, W) to a tube, and its (H, W) radius and arc length."""
-    distance, radius, arc, z = tube.field(grid.x, grid.y)
+def _outside(tube: Tube, grid: Grid) -> Array:
+    """Signed distance (D, H, W) in mm to a tube; negative inside."""
+    distance, radius, z = tube.outline(grid.x, grid.y)
     beside = np.float32(tube.depth) * (grid.z[:, None, None] - z)
-    return np.sqrt(distance**2 + beside**2) - radius, radius, arc
+    return np.sqrt(distance**2 + beside**2) - radius
 
 
 def _blend(volume: Array, distance: Array, level: float | Array, opacity: float | Array = 1.0) -> None:
@@ -136,24 +138,26 @@ def _paint_ellipsoid(volume: Array, grid: Grid, part: Ellipsoid, levels: dict[st
     x = grid.x[box[2]] - np.float32(part.centre[0])
     cos, sin = np.float32(np.cos(np.deg2rad(part.tilt))), np.float32(np.sin(np.deg2rad(part.tilt)))
     along, across = (cos * x + sin * y) / np.float32(part.radii[0]), (cos * y - sin * x) / np.float32(part.radii[1])
-    scaled = np.sqrt(along**2 + across**2 + z**2)
+    if part.square:
+        scaled = np.sqrt(np.sqrt(along**4 + across**4 + z**4))
+    else:
+        scaled = np.sqrt(along**2 + across**2 + z**2)
     _blend(inside, (scaled - 1) * np.float32(min(part.radii)), levels[part.tissue])
 
 
 def _paint_uterus(
     volume: Array,
+    grid: Grid,
     outside: Array,
-    radius: Array,
-    arc: Array,
     anatomy: Anatomy,
     levels: dict[str, float],
     texture: Array,
 ) -> None:
     """Zonal anatomy: bright endometrium, dark junctional zone, grey myometrium; dark stroma in the cervix."""
     endometrium, junction = anatomy.nuisance.layers
-    from_axis = outside + radius
+    distance, radius, z, arc = anatomy.uterus.axis(grid.x, grid.y)
+    from_axis = np.sqrt(distance**2 + (np.float32(anatomy.uterus.depth) * (grid.z[:, None, None] - z)) ** 2)
     body = np.clip((arc - anatomy.cervix_length + 4) / 8, 0, 1)
-    cavity = np.clip((anatomy.uterus.arc[-1] + 0.3 * anatomy.nuisance.body_half_width - arc) / 4, 0, 1)
     edge = np.float32(1 / EDGE_MM)
 
     def cover(limit: float | Array) -> Array:
@@ -164,19 +168,19 @@ def _paint_uterus(
     cervix += cover(np.float32(2.2)) * (levels["cervical canal"] - cervix)
     corpus = levels["myometrium"] * (1 + texture)
     corpus += cover(endometrium + junction) * (levels["junctional zone"] - corpus)
-    corpus += cavity * cover(endometrium) * (levels["endometrium"] - corpus)
+    corpus += cover(endometrium) * (levels["endometrium"] - corpus)
     _blend(volume, outside, cervix + body * (corpus - cervix))
 
 
 def _paint_vagina(volume: Array, grid: Grid, anatomy: Anatomy, levels: dict[str, float]) -> None:
     start = anatomy.uterus.centres[0]
-    along = np.linspace(0, 1, 12, dtype=np.float32)[:, None]
-    centres = start + along * np.array([-16.0, 50.0], dtype=np.float32)
-    flat = np.full(12, 5.5, dtype=np.float32)
-    tube = Tube(centres, flat, along[:, 0], np.full(12, anatomy.uterus.z[0], dtype=np.float32), depth=0.4)
-    outside = _depth_field(tube, grid)[0]
+    along = np.linspace(0, 1, 32, dtype=np.float32)[:, None]
+    centres = start + along * np.array([-14.0, 50.0], dtype=np.float32)
+    radii, z = np.full((2, 32), [[5.5], [anatomy.uterus.z[0]]], dtype=np.float32)
+    tube = Tube(centres, radii, along[:, 0], z, depth=0.4)
+    outside = _outside(tube, grid)
     _blend(volume, outside, levels["vaginal wall"])
-    _blend(volume, outside + 4.6, levels["vaginal lumen"])
+    _blend(volume, outside + 4.4, levels["vaginal lumen"])
 
 
 def _paint_ligaments(volume: Array, grid: Grid, anatomy: Anatomy, levels: dict[str, float]) -> None:
@@ -189,7 +193,7 @@ def _paint_ligaments(volume: Array, grid: Grid, anatomy: Anatomy, levels: dict[s
         depth = anatomy.uterus.z[ball] + side * (11 + 8 * z + 6 * along)
         size = np.full(10, 1.6 + 1.6 * thickness, dtype=np.float32)
         tube = Tube(centres, size, along, depth.astype(np.float32), depth=0.8)
-        _blend(volume, _depth_field(tube, grid)[0], levels["ligament"], 0.85)
+        _blend(volume, _outside(tube, grid), levels["ligament"], 0.85)
 
 
 def _paint_pouch(

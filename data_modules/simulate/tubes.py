@@ -41,21 +41,35 @@ class Tube:
         away = offsets[np.arange(len(points)), nearest]
         return away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-3)
 
-    def field(self, x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
-        """Look up the nearest ball on a grid.
+    def outline(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Look up the ball whose surface is nearest, on a grid.
 
         Args:
             x: (W,) posterior coordinates in mm.
             y: (H,) inferior coordinates in mm.
 
         Returns:
-            Four (H, W) arrays: distance to the ball's centre, its radius, its arc length and its z.
+            Three (H, W) arrays: distance to the ball's centre, its radius and its z.
         """
-        cx, cy = self.centres[:, 0, None, None], self.centres[:, 1, None, None]
-        distance = np.sqrt((x - cx) ** 2 + (y[:, None] - cy) ** 2)
+        distance = self._to_centres(x, y)
         nearest = (distance - self.radii[:, None, None]).argmin(axis=0)
         chosen = np.take_along_axis(distance, nearest[None], axis=0)[0]
-        return chosen, self.radii[nearest], self.arc[nearest], self.z[nearest]
+        return chosen, self.radii[nearest], self.z[nearest]
+
+    def axis(self, x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
+        """Look up the ball whose centre is nearest; arguments as in `outline`.
+
+        Returns:
+            Four (H, W) arrays: distance to the ball's centre, its radius, its z and its arc length.
+        """
+        distance = self._to_centres(x, y)
+        nearest = distance.argmin(axis=0)
+        chosen = np.take_along_axis(distance, nearest[None], axis=0)[0]
+        return chosen, self.radii[nearest], self.z[nearest], self.arc[nearest]
+
+    def _to_centres(self, x: Array, y: Array) -> Array:
+        cx, cy = self.centres[:, 0, None, None], self.centres[:, 1, None, None]
+        return np.sqrt((x - cx) ** 2 + (y[:, None] - cy) ** 2)
 
     def moved(self, offset: Array) -> "Tube":
         """Return the tube shifted by an in-plane (2,) vector in mm."""

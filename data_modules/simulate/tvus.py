@@ -1,7 +1,6 @@
 """Sliding-sign clips: a transvaginal sector sweep under gentle, rhythmic probe pressure.
 
-Each tissue carries its own cloud of random scatterers, which moves with it; the beam's point spread turns the clouds into speckle that
-follows the tissue. The pouch of Douglas is free when the rectum glides over the moving uterus, obliterated when it is dragged along.
+Each tissue carries its own speckle, which moves with it. The pouch of Douglas is free when the rectum glides over the moving uterus, obliterated when it is dragged along.
 """
 
 from dataclasses import dataclass
@@ -42,9 +41,8 @@ class Sweep:
         dynamic_range: In dB.
         gain: In dB.
         attenuation: Loss in dB per mm that the time gain compensation leaves.
-        noise: Amplitude of the receiver's noise.
+        noise: Power of the receiver's noise, relative to full scale.
         shadow: (3,) centre, half-width (in shares of the sector) and loss in dB of a shadow.
-        lateral: Beam width (standard deviation) in degrees.
         duration: Of the clip in s.
     """
 
@@ -65,7 +63,6 @@ class Sweep:
     attenuation: float
     noise: float
     shadow: NDArray[np.float64]
-    lateral: float
     duration: float
 
 
@@ -89,9 +86,8 @@ def draw_sweep(rng: np.random.Generator) -> Sweep:
         dynamic_range=uniform(42, 54),
         gain=normal(0, 3),
         attenuation=uniform(0, 0.15),
-        noise=uniform(0.002, 0.008),
+        noise=10 ** uniform(-4.6, -3.6),
         shadow=uniform([0, 0.03, 0], [1, 0.15, 14]),
-        lateral=uniform(0.9, 1.5),
         duration=uniform(2.4, 4.0),
     )
 
@@ -118,16 +114,15 @@ def simulate_clip(settings: SimulationSettings, patient: int, label: int) -> NDA
     rng = generator(settings.seed, patient, Stream.TVUS)
     sweep = draw_sweep(rng)
     canvas = scatter(anatomy, draw_scatterers(rng))
-    t, h, w = settings.clip_shape
-    echo, gas = _insonify(anatomy, canvas, sweep, (t, h, w))
-    noise = rng.standard_normal((t, h, w, 2), dtype=np.float32)
+    echo, gas = _insonify(anatomy, canvas, sweep, settings.clip_shape)
+    noise = rng.standard_exponential(settings.clip_shape, dtype=np.float32)
     return _display(echo, gas, noise, sweep, settings)
 
 
 def _insonify(
     anatomy: Anatomy, canvas: Canvas, sweep: Sweep, shape: tuple[int, int, int]
 ) -> tuple[Array, Array]:
-    """Echo (T, R, A, 2) as real and imaginary part, and gas (T, R, A), on R depths and A angles of the sector."""
+    """Echo in dB and gas in [0, 1], both (T, R, A), at R depths along A beams."""
     frames, depths, angles = shape
     seconds = np.arange(frames) / frames
     push = np.sin(2 * np.pi * sweep.cycles * seconds + sweep.phase)
@@ -144,8 +139,7 @@ def _insonify(
     os = anatomy.uterus.centres[0] + np.array([2.0, anatomy.uterus.radii[0] + 2.0], dtype=np.float32)
     follow = drag(anatomy, sweep)
 
-    echo = np.empty((frames, depths, angles, 2), dtype=np.float32)
-    gas = np.empty((frames, depths, angles), dtype=np.float32)
+    echo, gas = np.empty((2, frames, depths, angles), dtype=np.float32)
     for frame in range(frames):
         beam = angle + np.float32(np.deg2rad(sweep.tilt) + rock[frame])
         centre = os + wander[frame] + APEX_MM * np.array([-np.sin(np.deg2rad(sweep.tilt)), np.cos(np.deg2rad(sweep.tilt))])
@@ -158,38 +152,32 @@ def _insonify(
         dragged = push[frame] * (follow * slide + press)
         rectum = canvas.sample("rectum", x, y, reach * np.float32(dragged[0]), reach * np.float32(dragged[1]))
         uterus = canvas.sample("uterus", x, y, move[0], move[1])
-        in_rectum, in_uterus = (np.clip(0.5 - part[..., 2:3], 0, 1) for part in (rectum, uterus))
-        field = background[..., :2] + in_rectum * (rectum[..., :2] - background[..., :2])
-        echo[frame] = field + in_uterus * (uterus[..., :2] - field)
-        gas[frame] = rectum[..., 3] * (1 - in_uterus[..., 0])
+        in_rectum, in_uterus = (np.clip(0.5 - part[..., 1], 0, 1) for part in (rectum, uterus))
+        level = background[..., 0] + in_rectum * (rectum[..., 0] - background[..., 0])
+        echo[frame] = level + in_uterus * (uterus[..., 0] - level)
+        gas[frame] = rectum[..., 2] * in_rectum * (1 - in_uterus)
     return echo, gas
 
 
 def _display(
     echo: Array, gas: Array, noise: Array, sweep: Sweep, settings: SimulationSettings
 ) -> NDArray[np.uint8]:
-    """Point spread, attenuation, log compression and scan conversion."""
-    frames, depths, angles = echo.shape[:3]
+    """Attenuation and shadows, log compression and scan conversion."""
+    frames, depths, angles = echo.shape
     step_mm = DEPTH_MM / depths
-    step_degrees = 2 * sweep.half_angle / (angles - 1)
-    sigma_axial, sigma_lateral = 0.6 / step_mm, sweep.lateral / step_degrees
     depth = (np.arange(depths, dtype=np.float32) + 0.5) * np.float32(step_mm)
     across = np.linspace(0, 1, angles, dtype=np.float32)
     where, width, loss = sweep.shadow
     shadow = np.float32(-loss) * np.exp(-(((across - np.float32(where)) / np.float32(width)) ** 2))
     static = np.float32(sweep.gain) + shadow - np.float32(sweep.attenuation) * depth[:, None]
-    behind_gas = np.cumsum(gas, axis=1, dtype=np.float32) * np.float32(-1.6 * step_mm)
+    behind_gas = np.cumsum(gas, axis=1, dtype=np.float32) * np.float32(-1.8 * step_mm)
 
     rows, columns = _scan_conversion(sweep, settings)
     clip = np.empty(settings.clip_shape, dtype=np.uint8)
     for frame in range(frames):
-        field = cv2.GaussianBlur(
-            echo[frame], (0, 0), sigmaX=max(sigma_lateral, 0.3), sigmaY=max(sigma_axial, 0.3), borderType=cv2.BORDER_REPLICATE
-        )
-        loss_db = static + np.maximum(behind_gas[frame], -26)
-        field = field * (10 ** (loss_db / 20))[..., None] + np.float32(sweep.noise) * noise[frame]
-        power = field[..., 0] ** 2 + field[..., 1] ** 2
-        shown = 1 + (10 * np.log10(power + 1e-9) + 6) / np.float32(sweep.dynamic_range)
+        level = echo[frame] + static + np.maximum(behind_gas[frame], -26)
+        power = 10 ** (level / 10) + np.float32(sweep.noise) * noise[frame]
+        shown = 1 + 10 * np.log10(power + np.float32(1e-9)) / np.float32(sweep.dynamic_range)
         picture = cv2.remap(np.clip(shown, 0, 1), columns, rows, cv2.INTER_LINEAR, borderValue=0)
         clip[frame] = np.rint(255 * picture)
     return clip

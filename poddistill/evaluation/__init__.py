@@ -1,0 +1,1 @@
+"""Evaluation of prediction files: accuracy with its uncertainty, paired comparison, report."""

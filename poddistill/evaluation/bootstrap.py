@@ -1,7 +1,8 @@
 """Patient-clustered bootstrap: whole patients are drawn, so that a patient's several cases never count as independent.
 
-A resample is a row of weights, the number of times each case was drawn. A statistic that takes weights (B, N) and returns
-(B,) is evaluated on all resamples at once; on the same weights, two methods' values subtract to a paired difference.
+A resample is a row of weights, the number of times each case was drawn. A statistic that takes weights (B, N) and
+returns (B,) is evaluated on all resamples at once; on the same weights, two methods' values subtract to a paired
+difference.
 """
 
 import numpy as np
@@ -20,8 +21,8 @@ def resample_patients(
         labels: int (N,), 0 or 1.
         resamples: B.
         rng: source of randomness; equal generators and cases give equal weights.
-        stratified: draw patients with and without a positive case apart, in their original numbers, so that both classes
-            are in every resample. Otherwise a resample may lack a class, and its AUROC is nan.
+        stratified: draw patients with and without a positive case apart, in their original numbers, so that both
+            classes are in every resample. Otherwise a resample may lack a class, and its AUROC is nan.
 
     Returns:
         Weights (B, N), the times each case was drawn: the same for all cases of a patient.
@@ -61,17 +62,6 @@ def resampled_auroc(labels: IntArray, scores: FloatArray, weights: FloatArray) -
     up_to = np.searchsorted(scores[negatives], scores[positives], side="right")
     wins = np.sum(weights[:, positives] * (running[:, below] + running[:, up_to]) / 2, axis=1)
     return _ratio(wins, weights[:, positives].sum(axis=1) * running[:, -1])
-
-
-def resampled_auprc(labels: IntArray, scores: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the average precision of every resample; arguments and result as for `resampled_auroc`."""
-    order = np.argsort(-scores, kind="stable")
-    last_of_tie = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    positive = np.cumsum(weights[:, order] * labels[order], axis=1)[:, last_of_tie]
-    everyone = np.cumsum(weights[:, order], axis=1)[:, last_of_tie]
-    precision = np.divide(positive, everyone, out=np.zeros_like(positive), where=everyone > 0)
-    found = np.diff(positive, axis=1, prepend=0)  # positives that each threshold adds
-    return _ratio(np.sum(found * precision, axis=1), positive[:, -1])
 
 
 def resampled_mean(values: FloatArray, weights: FloatArray) -> FloatArray:

@@ -53,8 +53,8 @@ def expected_calibration_error(labels: IntArray, probabilities: FloatArray, bins
 
         ECE = sum_k  n_k / N * | mean label in bin k - mean probability in bin k |
 
-    with the bins of `reliability`. Customary are 10 or 15 bins; the estimate is biased upwards when bins hold few cases,
-    so it compares methods on the same cases, and is no absolute verdict. In [0, 1]; nan without cases.
+    with the bins of `reliability`. Customary are 10 or 15 bins; the estimate is biased upwards when bins hold few
+    cases, so it compares methods on the same cases, and is no absolute verdict. In [0, 1]; nan without cases.
     """
     if not len(labels):
         return float("nan")

@@ -7,24 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
 
 from data_modules.errors import InputError
 from poddistill.evaluation.bootstrap import bootstrap_p_value, percentile_interval
 from poddistill.evaluation.folds import Fold, auroc_difference, mean_auroc
-from poddistill.evaluation.report import write_report
+from poddistill.evaluation.report import p_value, write_report
 from poddistill.evaluation.runs import Run, find_runs
 from poddistill.evaluation.scores import Method, score_methods
 
-TABLE_COLUMNS = (
-    ["method", "auroc", "auroc_low", "auroc_high", "auprc", "sensitivity", "specificity", "brier", "ece"]
-    + ["n", "n_positive", "seeds"]
-    + ["folds", "runs", "patients", "threshold", "auprc_low", "auprc_high", "sensitivity_low", "sensitivity_high"]
-    + ["specificity_low", "specificity_high", "brier_low", "brier_high"]
-)
-DIFFERENCE_COLUMNS = (
-    ["method_a", "method_b", "difference", "low", "high", "p"]
-    + ["bootstrap_low", "bootstrap_high", "bootstrap_p", "n", "seeds"]
-)
+# The first twelve are the project's fixed format; the others tell more.
+TABLE_COLUMNS = ["method", "auroc", "auroc_low", "auroc_high", "auprc", "sensitivity", "specificity", "brier", "ece"]
+TABLE_COLUMNS += ["n", "n_positive", "seeds", "folds", "runs", "patients", "threshold"]
+TABLE_COLUMNS += ["sensitivity_low", "sensitivity_high", "specificity_low", "specificity_high"]
+TABLE_COLUMNS += ["brier_low", "brier_high"]
+DIFFERENCE_COLUMNS = ["method_a", "method_b", "difference", "low", "high", "p"]
+DIFFERENCE_COLUMNS += ["bootstrap_low", "bootstrap_high", "bootstrap_p", "n", "seeds"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,16 @@ def compare(
 ) -> Comparison:
     """Compare methods on the test split, and write ``comparison.csv``, ``differences.csv`` and ``index.html``.
 
-    Each run is scored on its own test cases, at the threshold that maximises Youden's J on its own validation cases; seeds
-    are averaged within a fold and folds with equal weight, and scores of different models are never pooled. The interval of
-    an AUROC and the interval and p-value of a paired difference combine DeLong's variance over the test patients, taken of
-    the seed-averaged placement values, with the variance between seeds (formula: `poddistill.evaluation.folds`). The
-    bootstrap interval and p-value resample patients, stratified by label, and seeds. Nothing is adjusted for the number of
-    pairs.
+    Each run is scored on its own test cases, at the threshold that maximises Youden's J on its own validation cases;
+    seeds are averaged within a fold and folds with equal weight, and scores of different models are never pooled. The
+    interval of an AUROC and the interval and p-value of a paired difference combine DeLong's variance over the test
+    patients, taken of the seed-averaged placement values, with the variance between seeds (formula:
+    `poddistill.evaluation.folds`). The bootstrap interval and p-value resample patients, stratified by label, and
+    seeds. Nothing is adjusted for the number of pairs.
 
-    Two methods are paired where they have runs of the same seed and fold on the same cases, over those runs alone; methods
-    on different cases (the teacher's ultrasound, the student's MRI) have no difference. The result is deterministic.
+    Two methods are paired where they have runs of the same seed and fold on the same cases, over those runs alone;
+    methods on different cases (the teacher's ultrasound, the student's MRI) have no difference. The result is
+    deterministic.
 
     Args:
         paths: stage folders, or folders above them.
@@ -76,7 +76,8 @@ def compare(
         bootstrap_seed: of the resamples.
 
     Raises:
-        InputError: no predictions, a faulty file, or runs that must not be compared (see `find_runs`, `score_methods`).
+        InputError: no predictions, a faulty file, or runs that must not be compared (see `find_runs`,
+        `score_methods`).
     """
     if resamples < 1:
         raise InputError(f"resamples must be at least 1, not {resamples}")
@@ -84,7 +85,9 @@ def compare(
     runs = find_runs(paths)
     methods, notes = score_methods(runs, resamples, bootstrap_seed)
     if not methods:
-        raise InputError(f"{', '.join(map(str, paths))}: runs without predictions.csv only; predict first, then compare")
+        raise InputError(
+            f"{', '.join(map(str, paths))}: runs without predictions.csv only; predict first, then compare"
+        )
     table = pd.DataFrame([_row(method) for method in methods], columns=TABLE_COLUMNS)
     rows = []
     for a, b in combinations(methods, 2):
@@ -112,6 +115,7 @@ def _row(method: Method) -> dict[str, object]:
         "auroc": estimate.value,
         "auroc_low": estimate.low,
         "auroc_high": estimate.high,
+        "auprc": method.mean("auprc"),
         "ece": method.mean("ece"),
         "n": len(method.cases),
         "n_positive": int(method.cases["label"].sum()),
@@ -121,14 +125,14 @@ def _row(method: Method) -> dict[str, object]:
         "patients": method.cases["patient_id"].nunique(),
         "threshold": float(np.mean([scored.thresholds.mean() for scored in method.folds.values()])),
     }
-    for metric in ("auprc", "sensitivity", "specificity", "brier"):
+    for metric in ("sensitivity", "specificity", "brier"):
         row[metric] = method.mean(metric)
         row[f"{metric}_low"], row[f"{metric}_high"] = method.interval(metric)
     return row
 
 
 def _shared_runs(a: Method, b: Method) -> tuple[dict[int, list[tuple[Run, Run]]], list[str]]:
-    """Fold -> the pairs of runs of equal seed, if the test cases are equal too; else a note, unless all cases differ."""
+    """Fold -> the pairs of runs of equal seed, if their cases are equal too; else a note, unless no case is shared."""
     shared = {}
     for number in sorted(a.folds.keys() & b.folds.keys()):
         theirs = {run.seed: run for run in b.folds[number].runs}
@@ -172,3 +176,48 @@ def _folds(method: Method, runs: dict[int, list[Run]]) -> list[Fold]:
         rows = [scored.runs.index(run) for run in members]
         folds.append(Fold(scored.fold.labels, scored.fold.patients, scored.fold.scores[rows]))
     return folds
+
+
+def print_table(comparison: Comparison, console: Console | None = None) -> None:
+    """Print the table and, below it, the paired differences with the student (all of them where it was not trained).
+
+    Plain ASCII in at most 80 columns for the known methods, so that it reads the same when piped into a file.
+
+    Args:
+        comparison: from `compare`.
+        console: where to; standard output by default.
+    """
+    console = console or Console(highlight=False)
+    table = _plain_table(["method", "AUROC (95 %)", "AUPRC", "sens", "spec", "Brier", "ECE", "n (pos)"])
+    for row in comparison.table.to_dict("records"):
+        figures = [_text(row[name]) for name in ("auprc", "sensitivity", "specificity", "brier", "ece")]
+        auroc = f"{_text(row['auroc'])} ({_text(row['auroc_low'])}-{_text(row['auroc_high'])})"
+        table.add_row(row["method"], auroc, *figures, f"{row['n']} ({row['n_positive']})")
+    console.print(table)
+    differences = comparison.differences
+    with_student = (differences["method_a"] == "student") | (differences["method_b"] == "student")
+    shown = differences[with_student] if with_student.any() else differences
+    if len(shown):
+        pairs = _plain_table(["paired", "difference", "95 % interval", "p", "shows"])
+        for row in shown.to_dict("records"):
+            low, high = row["low"], row["high"]
+            shows = "-" if np.isnan(low) else "no difference" if low <= 0 <= high else "a difference"
+            interval = f"{_text(low, '+')} to {_text(high, '+')}"
+            name = f"{row['method_a']} - {row['method_b']}"
+            pairs.add_row(name, _text(row["difference"], "+"), interval, p_value(row["p"]), shows)
+        console.print()
+        console.print(pairs)
+    for note in comparison.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def _plain_table(headings: list[str]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column(headings[0], overflow="fold")
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _text(value: float, sign: str = "") -> str:
+    return "-" if np.isnan(value) else f"{value:{sign}.3f}"

@@ -1,7 +1,8 @@
 """Variance and intervals of AUROCs: DeLong, with patients as clusters.
 
-DeLong, DeLong & Clarke-Pearson, Biometrics 1988, computed by midranks (Sun & Xu, IEEE Signal Process. Lett. 2014); with
-several cases a patient, the clustered form of Obuchowski, Biometrics 1997, which equals DeLong's at one case a patient.
+DeLong, DeLong & Clarke-Pearson, Biometrics 1988, computed by midranks (Sun & Xu, IEEE Signal Process. Lett. 2014);
+with several cases a patient, the clustered form of Obuchowski, Biometrics 1997, which equals DeLong's at one case a
+patient.
 """
 
 import math
@@ -36,8 +37,8 @@ def delong_covariance(
         patients: (N,), a patient's cases are a cluster; without it, every case is a patient of its own.
 
     Returns:
-        AUROCs (C,) and covariance (C, C). All nan where a class is missing; the covariance is nan where a class has fewer
-        than two patients.
+        AUROCs (C,) and covariance (C, C). All nan where a class is missing; the covariance is nan where a class has
+        fewer than two patients.
     """
     curves = len(scores)
     positive, negative = scores[:, labels == 1], scores[:, labels == 0]
@@ -75,8 +76,8 @@ def logit_interval(
         logit(AUROC) +- t * sqrt(variance) / (AUROC (1 - AUROC)),  mapped back
 
     It stays inside [0, 1] and keeps its coverage near 1, where the plain interval AUROC +- t * SE leaves [0, 1] and
-    falls short: in binormal data with AUROC 0.95, 12 positives and 38 negatives, the nominal 95 % interval covers the
-    truth in 95 % (logit) against 88 % (plain) of samples.
+    falls short: over 4000 samples of 12 positives and 38 negatives from two normal distributions with AUROC 0.95, the
+    nominal 95 % interval held the truth in 95 % (logit) and in 83 % (plain).
 
     Args:
         auroc: strictly inside (0, 1).
@@ -90,16 +91,15 @@ def logit_interval(
     return float(stats.logistic.cdf(centre - half)), float(stats.logistic.cdf(centre + half))
 
 
-def score_interval(
-    auroc: float, counts: Sequence[tuple[int, int]], level: float = 0.95
-) -> tuple[float, float]:
+def score_interval(auroc: float, counts: Sequence[tuple[int, int]], level: float = 0.95) -> tuple[float, float]:
     """Return the interval of an AUROC from the class sizes alone (Newcombe, Stat. Med. 2006, method 5).
 
     Perfect separation has a DeLong variance of 0, though ten patients ranked without a mistake do not prove an AUROC
     of 1. This interval takes every AUROC theta that lies within z standard errors of the estimate, where the standard
     error is the one at theta (Hanley & McNeil, Radiology 1982, with exponential scores):
 
-        V(theta) = theta (1 - theta) (1 + N (1 - theta) / (2 - theta) + N theta / (1 + theta)) / (m n),  N = (m + n)/2 - 1
+        V(theta) = theta (1 - theta) (1 + N (1 - theta) / (2 - theta) + N theta / (1 + theta)) / (m n)
+        N = (m + n) / 2 - 1
 
     Args:
         auroc: the estimate, in [0, 1]; the mean over folds if there are several.

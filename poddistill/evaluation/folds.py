@@ -1,7 +1,7 @@
 """AUROC of a training recipe: over its test folds and its seeds, with an interval that knows both.
 
-Scores of different models are never pooled: each run is scored by itself, then seeds are averaged within a fold and folds
-averaged with equal weight:
+Scores of different models are never pooled: each run is scored by itself, then seeds are averaged within a fold and
+folds averaged with equal weight:
 
     AUROC = 1/K sum_j 1/S_j sum_s AUROC_sj          K folds, S_j seeds of fold j
 
@@ -9,17 +9,18 @@ Two things make it uncertain, the patients that happened to be tested and the se
 
     var(AUROC) = 1/K^2 sum_j ( D_j + T_j / S_j )
 
-    D_j = 1' C_j 1 / S_j^2                          C_j: DeLong covariance (S_j, S_j) of the seeds' AUROCs over the patients,
-                                                    so D_j is DeLong's variance of the seed-averaged placement values
-    T_j = max(0, M_j - (mean variance - mean covariance in C_j))
-                                                    M_j: sample variance of the S_j AUROCs; what is subtracted is the part
-                                                    of M_j that the finite test set explains, and that D_j holds already
+    C_j   DeLong covariance (S_j, S_j) of the seeds' AUROCs over the test patients of fold j
+    D_j = 1' C_j 1 / S_j^2, which is DeLong's variance of the seed-averaged placement values
+    M_j   sample variance of the S_j AUROCs
+    T_j = max(0, M_j - (mean variance - mean covariance in C_j)), the variance between seeds: what is subtracted is
+          the part of M_j that the finite test set explains, and that D_j already holds
 
-This is the random-reader analysis of Obuchowski & Rockette (Commun. Stat. Simul. 1995) with seeds as readers. Intervals use
-Student's t with the degrees of freedom of Hillis (Stat. Med. 2007), var^2 / sum_j (M_j / (S_j K^2))^2 / (S_j - 1): many when
-the patients dominate, few when two or three seeds disagree. One seed tells nothing of the variance between seeds: T_j = 0,
-and the interval then speaks of the patients alone. Runs of different folds count as independent (their test patients are
-others); that their training patients overlap is not modelled (Bengio & Grandvalet, JMLR 2004: no unbiased estimate exists).
+This is the random-reader analysis of Obuchowski & Rockette (Commun. Stat. Simul. 1995) with seeds as readers.
+Intervals use Student's t with the degrees of freedom of Hillis (Stat. Med. 2007), var^2 / sum_j (M_j / (S_j K^2))^2 /
+(S_j - 1): many when the patients dominate, few when two or three seeds disagree. One seed tells nothing of the
+variance between seeds: T_j = 0, and the interval then speaks of the patients alone. Runs of different folds count as
+independent (their test patients are others); that their training patients overlap is not modelled (Bengio &
+Grandvalet, JMLR 2004: no unbiased estimate exists).
 """
 
 import math
@@ -61,8 +62,8 @@ class Estimate:
 def mean_auroc(folds: Sequence[Fold], level: float = 0.95) -> Estimate:
     """Return the AUROC over folds and seeds, with the interval described above.
 
-    The interval is `delong.logit_interval`, or `delong.score_interval` where DeLong's variance is 0 or undefined (perfect
-    separation, a single patient of a class). All nan where a fold lacks a class.
+    The interval is `delong.logit_interval`, or `delong.score_interval` where DeLong's variance is 0 or undefined
+    (perfect separation, a single patient of a class). All nan where a fold lacks a class.
     """
     parts = [delong_covariance(fold.labels, fold.scores, fold.patients) for fold in folds]
     value, variance, freedom = _combine(parts)
@@ -73,14 +74,13 @@ def mean_auroc(folds: Sequence[Fold], level: float = 0.95) -> Estimate:
     return Estimate(value, *score_interval(value, [_patients_by_class(fold) for fold in folds], level))
 
 
-def auroc_difference(
-    folds: Sequence[Fold], other: Sequence[Fold], level: float = 0.95
-) -> Estimate:
+def auroc_difference(folds: Sequence[Fold], other: Sequence[Fold], level: float = 0.95) -> Estimate:
     """Return the paired difference in AUROC of two methods on the same cases, ``folds`` minus ``other``.
 
-    Fold by fold, the cases and the seeds of the two are the same and in the same order. The formula above holds with the
-    AUROCs' differences in place of AUROCs; the interval is difference +- t * SE, and p that of DeLong's test. Identical
-    rankings give 0, interval (0, 0) and p = 1. A difference whose variance is 0 or undefined has interval and p nan.
+    Fold by fold, the cases and the seeds of the two are the same and in the same order. The formula above holds with
+    the AUROCs' differences in place of AUROCs; the interval is difference +- t * SE, and p that of DeLong's test.
+    Identical rankings give 0, interval (0, 0) and p = 1. A difference whose variance is 0 or undefined has interval
+    and p nan.
     """
     parts = []
     for mine, theirs in zip(folds, other, strict=True):
@@ -99,7 +99,7 @@ def auroc_difference(
 
 
 def _combine(parts: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[float, float, float]:
-    """Value, variance and degrees of freedom of the mean over folds of (seeds' values (S,), their covariance (S, S))."""
+    """Value, variance and degrees of freedom of the mean over folds, each (seeds' values (S,), covariance (S, S))."""
     value = variance = uncertainty = 0.0
     for values, covariance in parts:
         seeds, folds = len(values), len(parts)

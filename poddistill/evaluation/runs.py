@@ -52,8 +52,8 @@ class Run:
 def find_runs(paths: Iterable[Path | str]) -> list[Run]:
     """Return the runs at or below some folders, each once, in a fixed order: by method, seed and fold.
 
-    A stage folder is one that holds ``predictions.csv`` or ``metrics.csv``; what lies inside it is not searched. Methods
-    come in the order of `METHOD_ORDER`, further ones after them by name.
+    A stage folder is one that holds ``predictions.csv`` or ``metrics.csv``; what lies inside it is not searched.
+    Methods come in the order of `METHOD_ORDER`, further ones after them by name.
 
     Args:
         paths: stage folders, or any folders above them.
@@ -93,12 +93,12 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """Read and check a ``predictions.csv``.
 
     Returns:
-        The columns case_id (str), patient_id (str), split (train, val or test), label (float: 0, 1, or nan if none) and
-        probability (float in [0, 1]), sorted by case_id.
+        The columns case_id (str), patient_id (str), split (train, val or test), label (float: 0, 1, or nan if none)
+        and probability (float in [0, 1]), sorted by case_id.
 
     Raises:
-        InputError: columns are missing, a value is not what its column holds, a case has two rows, or a patient is tested
-            on and also in another split.
+        InputError: columns are missing, a value is not what its column holds, a case has two rows, or a patient is
+            tested on and also in another split.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)

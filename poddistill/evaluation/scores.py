@@ -13,7 +13,6 @@ from poddistill.evaluation import statistics
 from poddistill.evaluation.bootstrap import (
     percentile_interval,
     resample_patients,
-    resampled_auprc,
     resampled_auroc,
     resampled_mean,
 )
@@ -23,7 +22,7 @@ from poddistill.evaluation.runs import Run, read_predictions
 from poddistill.evaluation.statistics import FloatArray
 
 METRICS = ("auroc", "auprc", "sensitivity", "specificity", "brier", "ece")
-INTERVALS = ("auroc", "auprc", "sensitivity", "specificity", "brier")
+INTERVALS = ("auroc", "sensitivity", "specificity", "brier")
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,12 @@ class Method:
         return float(np.mean([scored.metrics[metric].mean() for scored in self.folds.values()]))
 
     def interval(self, metric: str) -> tuple[float, float]:
-        """Return the metric's 95 % percentile interval over resampled patients and seeds."""
-        return percentile_interval(self.resampled(metric, {j: s.runs for j, s in self.folds.items()}))
+        """Return the metric's 95 % percentile interval over resampled patients and seeds.
+
+        (nan, nan) where all resamples agree, as at a sensitivity of 1: they then cannot tell how uncertain it is.
+        """
+        low, high = percentile_interval(self.resampled(metric, {j: s.runs for j, s in self.folds.items()}))
+        return (low, high) if low < high else (float("nan"), float("nan"))
 
     def resampled(self, metric: str, runs: dict[int, list[Run]]) -> FloatArray:
         """Return a metric on every resample of patients and, where there are several, of seeds.
@@ -87,7 +90,8 @@ class Method:
             runs: fold -> the runs of this method to use.
 
         Returns:
-            (B,). Equal for equal cases and equal numbers of seeds, whichever the method: paired differences may be taken.
+            (B,). Equal for equal cases and equal numbers of seeds, whichever the method: paired differences may be
+            taken.
         """
         total = np.zeros(1)
         for number, chosen in runs.items():
@@ -99,9 +103,7 @@ class Method:
         return total / len(runs)
 
 
-def score_methods(
-    runs: Sequence[Run], resamples: int, bootstrap_seed: int
-) -> tuple[list[Method], list[str]]:
+def score_methods(runs: Sequence[Run], resamples: int, bootstrap_seed: int) -> tuple[list[Method], list[str]]:
     """Score every run that has predictions.
 
     Args:
@@ -110,11 +112,12 @@ def score_methods(
         bootstrap_seed: makes them repeatable.
 
     Returns:
-        The methods in the runs' order, and a sentence for each thing the reader must know of (no threshold, one class).
+        The methods in the runs' order, and a sentence for each thing the reader must know of (no threshold, one
+        class).
 
     Raises:
-        InputError: a file is faulty, a run has no labelled test case, the seeds of a fold were tested on different cases,
-            or a case was tested in two folds.
+        InputError: a file is faulty, a run has no labelled test case, the seeds of a fold were tested on different
+            cases, or a case was tested in two folds.
     """
     grouped: dict[str, dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -136,10 +139,10 @@ def score_methods(
     return methods, notes
 
 
-def _score_fold(
-    runs: list[Run], resamples: int, rng: np.random.Generator
-) -> tuple[ScoredFold, list[str]]:
-    notes, scores, thresholds = [], [], []
+def _score_fold(runs: list[Run], resamples: int, rng: np.random.Generator) -> tuple[ScoredFold, list[str]]:
+    notes: list[str] = []
+    scores: list[FloatArray] = []
+    thresholds: list[float] = []
     cases = pd.DataFrame()
     for run in runs:
         table = read_predictions(run.predictions)
@@ -194,7 +197,6 @@ def _resampled(fold: Fold, scores: FloatArray, threshold: float, weights: FloatA
     positive, negative = fold.labels == 1, fold.labels == 0
     return {
         "auroc": resampled_auroc(fold.labels, scores, weights),
-        "auprc": resampled_auprc(fold.labels, scores, weights),
         "sensitivity": resampled_mean(called_positive[positive], weights[:, positive]),
         "specificity": resampled_mean(1 - called_positive[negative], weights[:, negative]),
         "brier": resampled_mean((scores - fold.labels) ** 2, weights),

@@ -1,7 +1,7 @@
 """Accuracy of a score against binary labels: ranking, threshold, sensitivity and specificity.
 
-Everywhere: ``labels`` int (N,), 1 = POD obliterated, 0 = free; ``scores`` float (N,), higher = more likely obliterated.
-A figure that its input does not define (one class is missing) is nan, never an error and never a guess.
+Everywhere: ``labels`` int (N,), 1 = POD obliterated, 0 = free; ``scores`` float (N,), higher = more likely
+obliterated. A figure that its input does not define (one class is missing) is nan, never an error and never a guess.
 """
 
 import numpy as np
@@ -51,10 +51,10 @@ def specificity(labels: IntArray, scores: FloatArray, threshold: float) -> float
 def youden_threshold(labels: IntArray, scores: FloatArray) -> float:
     """Return the threshold that maximises Youden's J = sensitivity + specificity - 1 (Youden, Cancer 1950).
 
-    Meant for *validation* cases; the test cases are then scored at it (positive if ``score >= threshold``). Candidates are
-    the midpoints between neighbouring distinct scores, and the lowest score (everything positive). Of equally good
-    candidates the lowest is taken, the one with the highest sensitivity: a missed obliteration costs more than a false
-    alarm. J is compared in whole numbers, so that rounding breaks no tie.
+    Meant for *validation* cases; the test cases are then scored at it (positive if ``score >= threshold``).
+    Candidates are the midpoints between neighbouring distinct scores, and the lowest score (everything positive). Of
+    equally good candidates the lowest is taken, the one with the highest sensitivity: a missed obliteration costs
+    more than a false alarm. J is compared in whole numbers, so that rounding breaks no tie.
 
     Returns:
         The threshold; nan where a class is missing.

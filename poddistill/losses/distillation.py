@@ -11,6 +11,7 @@ leaves open: each class says what is ours. Who meets whom is `poddistill.losses.
 `poddistill.losses.schedules`.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 from torch import Tensor
@@ -19,7 +20,15 @@ from torch.nn import functional
 from data_modules.errors import InputError
 
 
-class OutputRegression:
+class DistillationLoss(ABC):
+    """L_KD of a batch; the type by which configurations name one."""
+
+    @abstractmethod
+    def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Compares logits (B,) with logits (B,); returns a scalar."""
+
+
+class OutputRegression(DistillationLoss):
     """L_KD = 1/B sum_i |f(s_i) - f(t_i)|^p.
 
     B is the batch size, s_i the student's logit of MRI i, t_i the frozen teacher's logit of the clip paired
@@ -34,9 +43,7 @@ class OutputRegression:
         InputError: An option is none of these.
     """
 
-    def __init__(
-        self, on: Literal["logit", "probability"] = "logit", norm: Literal["l2", "l1"] = "l2"
-    ) -> None:
+    def __init__(self, on: Literal["logit", "probability"] = "logit", norm: Literal["l2", "l1"] = "l2") -> None:
         if on not in ("logit", "probability"):
             raise InputError(f"on is {on!r}: choose logit or probability")
         if norm not in ("l2", "l1"):
@@ -52,7 +59,7 @@ class OutputRegression:
         return distance(student_logits, teacher_logits)
 
 
-class BernoulliKL:
+class BernoulliKL(DistillationLoss):
     """L_KD = T^2/B sum_i KL(Bernoulli(q_i) || Bernoulli(p_i)).
 
     q_i = sigmoid(t_i / T) and p_i = sigmoid(s_i / T), with B, s_i and t_i as in `OutputRegression`, T the

@@ -72,7 +72,5 @@ class WeightedBCE:
         target = torch.where(labelled, labels, 0.0)
         negative, positive = self.class_weights
         weight = torch.where(target == 1, positive, negative) * labelled
-        losses = functional.binary_cross_entropy_with_logits(
-            logits.float(), target, weight=weight, reduction="sum"
-        )
+        losses = functional.binary_cross_entropy_with_logits(logits.float(), target, weight=weight, reduction="sum")
         return losses / labelled.sum().clamp(min=1)

@@ -1,5 +1,6 @@
 """Which ultrasound clip an MRI meets in the distillation loss, though the two are of different patients."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,15 @@ class TeacherBank:
             raise InputError(f"the teacher's logit of {worst} is not finite: train the teacher again")
 
 
-class LabelMatchedPairing:
+class Pairing(ABC):
+    """Chooses a clip for every MRI of a batch; the type by which configurations name one."""
+
+    @abstractmethod
+    def __call__(self, labels: Tensor, bank: TeacherBank, generator: Generator | None = None) -> Tensor:
+        """Returns int64 (B,), rows of the bank, for labels (B,)."""
+
+
+class LabelMatchedPairing(Pairing):
     """Gives every MRI a random clip of its own label.
 
     The natural reading of Zhang et al. (ISBI 2023), who do not say how they pair: an MRI and a clip share
@@ -75,13 +84,11 @@ class LabelMatchedPairing:
                 index[rows] = clips[torch.randint(len(clips), (n,), generator=generator)]
             matched += n
         if matched < len(wanted):
-            raise InputError(
-                "LabelMatchedPairing met an MRI without label: give it labelled MRI or use RandomPairing"
-            )
+            raise InputError("LabelMatchedPairing met an MRI without label: give it labelled MRI or use RandomPairing")
         return index.to(labels.device)
 
 
-class RandomPairing:
+class RandomPairing(Pairing):
     """Gives every MRI any clip, whatever its label: the control for matching labels (ours)."""
 
     def __call__(self, labels: Tensor, bank: TeacherBank, generator: Generator | None = None) -> Tensor:

@@ -3,10 +3,20 @@
 Every schedule maps an epoch, counted from 0, to a weight in [0, 1].
 """
 
+from abc import ABC, abstractmethod
+
 from data_modules.errors import InputError
 
 
-class ExponentialSchedule:
+class Schedule(ABC):
+    """Weight of the distillation loss by epoch; the type by which configurations name one."""
+
+    @abstractmethod
+    def __call__(self, epoch: int) -> float:
+        """Returns the weight, in [0, 1], of an epoch counted from 0."""
+
+
+class ExponentialSchedule(Schedule):
     """w = alpha^epoch: the first epochs follow the teacher, the last ones the labels.
 
     The form is that of Zhang et al. (ISBI 2023, arXiv 2307.02000), who give no value of alpha; 0.9 is ours.
@@ -28,7 +38,7 @@ class ExponentialSchedule:
         return float(self.alpha**epoch)
 
 
-class ConstantSchedule:
+class ConstantSchedule(Schedule):
     """w is the same in every epoch: 0 trains on labels alone, 1 on the teacher alone (ours).
 
     Args:
@@ -47,7 +57,7 @@ class ConstantSchedule:
         return self.weight
 
 
-class LinearSchedule:
+class LinearSchedule(Schedule):
     """w goes straight from `start` in epoch 0 to `end` in epoch `epochs`, and stays there (ours).
 
     Args:

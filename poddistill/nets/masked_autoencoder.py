@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from data_modules.errors import InputError
 from poddistill.nets.patches import sincos_positions, take_rows
@@ -127,7 +128,7 @@ class MaskedAutoEncoder3D(nn.Module):
         if self.normalise_targets:
             mean, deviation = _patch_moments(target)
             target = (target - mean) / deviation
-        loss = (prediction.float() - target).square().mean()
+        loss = functional.mse_loss(prediction.float(), target)
         return MAEOutput(loss, prediction, masked, visible)
 
     def decode(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:

@@ -33,16 +33,11 @@ class Attention(nn.Module):
         """Returns (B, Q, width); without a context the queries attend to each other."""
         width = queries.shape[-1]
         if context is None:
-            q, k, v = (
-                self._split(x) for x in self.qkv(queries).chunk(3, dim=-1)
-            )  # (B, heads, Q, width / heads)
+            q, k, v = (self._split(x) for x in self.qkv(queries).chunk(3, dim=-1))  # (B, heads, Q, width / heads)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
             q = self._split(functional.linear(queries, weight[:width], bias[:width]))
-            k, v = (
-                self._split(x)
-                for x in functional.linear(context, weight[width:], bias[width:]).chunk(2, dim=-1)
-            )
+            k, v = (self._split(x) for x in functional.linear(context, weight[width:], bias[width:]).chunk(2, dim=-1))
         attended = functional.scaled_dot_product_attention(q, k, v)  # (B, heads, Q, width / heads)
         return self.projection(attended.transpose(1, 2).flatten(2))
 

@@ -80,8 +80,7 @@ class VisionTransformer3D(nn.Module):
         self.patch_embedding = nn.Linear(self.patch_voxels, width)
         self.class_token = nn.Parameter(torch.zeros(width)) if pooling == "class" else None
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, heads, mlp_ratio, dropout, drop_path * i / max(depth - 1, 1))
-            for i in range(depth)
+            TransformerBlock(width, heads, mlp_ratio, dropout, drop_path * i / max(depth - 1, 1)) for i in range(depth)
         )
         self.norm = nn.LayerNorm(width)
         self.apply(initialise_linear)

@@ -1,6 +1,5 @@
 """What the ultrasound teacher and the MRI student share: optimiser, scoring, prediction."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -34,7 +33,7 @@ class Detector(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Takes the class weights from the labels that this run trains on, known to every process alike."""
-        self.label_loss.prepare(torch.as_tensor(self._data().train_labels, dtype=torch.float32))
+        self.label_loss.prepare(torch.tensor(self._data().train_labels, dtype=torch.float32))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Returns the optimiser and its schedule, stepped every optimiser step."""
@@ -79,5 +78,3 @@ class Detector(pl.LightningModule):
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-
-LossOfLogits = Callable[[Tensor, Tensor], Tensor]

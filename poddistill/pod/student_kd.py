@@ -1,34 +1,16 @@
 """Stage 3: the MRI student learns from few labels and from the ultrasound of other patients."""
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
+from poddistill.losses.distillation import DistillationLoss
 from poddistill.losses.labels import WeightedBCE
-from poddistill.losses.pairing import TeacherBank
+from poddistill.losses.pairing import Pairing, TeacherBank
+from poddistill.losses.schedules import Schedule
 from poddistill.pod.checkpoints import load_encoder
 from poddistill.pod.detector import Batch, Detector
 from poddistill.pod.teacher_outputs import teacher_bank
 from poddistill.training.optimiser import Optimisation
-
-
-class Pairing(Protocol):
-    """Chooses a TVUS clip for every MRI of a batch, by its label (B,): indices (B,) into the bank."""
-
-    def __call__(self, labels: Tensor, bank: TeacherBank) -> Tensor: ...  # noqa: D102
-
-
-class Distillation(Protocol):
-    """Loss of student logits (B,) against teacher logits (B,)."""
-
-    def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor: ...  # noqa: D102
-
-
-class Schedule(Protocol):
-    """Weight of the distillation loss at an epoch, counted from 0: a number from 0 to 1."""
-
-    def __call__(self, epoch: int) -> float: ...  # noqa: D102
 
 
 class StudentKD(Detector):
@@ -68,7 +50,7 @@ class StudentKD(Detector):
         init_encoder: str | None = None,
         teacher: str | None = None,
         pairing: Pairing | None = None,
-        distillation: Distillation | None = None,
+        distillation: DistillationLoss | None = None,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(label_loss, optimisation)

@@ -1,6 +1,6 @@
 """From a stage and its configuration to what Lightning steps."""
 
-from typing import Protocol
+from collections.abc import Callable
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -11,12 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from data_modules.errors import InputError
 
 
-class Optimisation(Protocol):
-    """Makes the optimiser of a module and its learning-rate schedule, to be stepped at every optimiser step."""
-
-    def __call__(  # noqa: D102
-        self, module: nn.Module, steps_per_epoch: int, epochs: int
-    ) -> tuple[Optimizer, LRScheduler]: ...
+Optimisation = Callable[[nn.Module, int, int], tuple[Optimizer, LRScheduler]]
+"""From a module, its optimiser steps an epoch and its epochs to optimiser and schedule, stepped every optimiser step."""
 
 
 def configure(optimisation: Optimisation, module: pl.LightningModule) -> OptimizerLRScheduler:

@@ -28,8 +28,8 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/last.ckpt`` while training and publishes ``checkpoints/best.ckpt`` once it is finished.
 
     The existence of ``best.ckpt`` says that the stage is done, which is what the pipeline builds on: the best one so
-    far is held as ``best-so-far.ckpt`` and linked to its final name, in one step, at the end of the fit. After a kill only
-    ``last.ckpt`` stands, and training resumes from it.
+    far is held as ``best-so-far.ckpt`` and linked to its final name, in one step, at the end of the fit. After a kill
+    only ``last.ckpt`` stands, and training resumes from it.
 
     Args:
         dirpath: The run's ``checkpoints`` folder.
@@ -91,7 +91,11 @@ class MetricsCSV(CSVLogger):
 
     def drop_after(self, step: int) -> None:
         """Forgets the rows of steps that a resumed run will do again (step counts optimiser steps done)."""
-        self.experiment.metrics = [row for row in self.experiment.metrics if int(row["step"]) < step]
+        writer = self.experiment
+        file = Path(writer.metrics_file_path)
+        rows = _read_rows(file) + writer.metrics  # saved already, or not yet
+        file.unlink(missing_ok=True)
+        writer.metrics = [row for row in rows if int(row["step"]) < step]
 
 
 def _read_rows(file: Path) -> list[dict[str, Any]]:
@@ -105,7 +109,7 @@ class ResumedMetrics(Callback):
     """Tells `MetricsCSV` where a fit starts: at step 0 it begins a new file, later it continues the old one."""
 
     @rank_zero_only
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drops the rows of steps that this fit will do (again)."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):

@@ -1,0 +1,212 @@
+"""The manifest of a cohort: one CSV a modality, its checks, and the folds by patient."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from data_modules.errors import InputError
+
+Modality = Literal["mri", "tvus"]
+MODALITIES: tuple[Modality, ...] = ("mri", "tvus")
+COLUMNS = ("case_id", "patient_id", "path", "label", "fold")
+
+
+def read_manifest(cohort: str | Path, modality: Modality) -> pd.DataFrame:
+    """Reads and checks one modality's manifest.
+
+    Args:
+        cohort: The cohort folder.
+        modality: ``"mri"`` or ``"tvus"``.
+
+    Returns:
+        A row a case: ``case_id``, ``patient_id`` and ``path`` (str, relative to the cohort), ``label`` (float: 1
+        obliterated, 0 free, nan unlabelled), ``fold`` (Int64, missing for patients without any label), then numeric
+        covariates.
+
+    Raises:
+        InputError: A file or column is missing, a case id occurs twice, a label or fold is none, a path leads out
+            of the cohort or to no file, or a patient is in two folds, in this manifest or across the two.
+    """
+    cohort = Path(cohort)
+    file = cohort / f"{modality}.csv"
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; make it with `poddistill ingest {modality} SRC --out {cohort}`")
+    table = _read_csv(file)
+    if table.empty:
+        raise InputError(f"{file}: holds no case; ingest the {modality} files again")
+    for column in ("case_id", "patient_id", "path"):
+        if (row := _first(table[column].eq(""))) is not None:
+            raise InputError(f"{file}: row {row + 2} has no {column}; fill it in or remove the row")
+    if (row := _first(table["case_id"].duplicated())) is not None:
+        raise InputError(f"{file}: case_id {table['case_id'][row]} occurs twice; remove one of the rows")
+    table["label"] = _numbers(table["label"], file, "label", "0, 1 or empty")
+    if (row := _first(table["label"].notna() & ~table["label"].isin([0, 1]))) is not None:
+        raise InputError(f"{file}: row {row + 2} has label {table['label'][row]:g}; use 0, 1 or leave it empty")
+    table["fold"] = _folds(table["fold"], file)
+    for column in table.columns[len(COLUMNS) :]:
+        table[column] = _numbers(table[column], file, column, "a number or empty: a covariate is numeric")
+    _check_paths(table["path"], cohort, file)
+    if (row := _first(table["label"].notna() & table["fold"].isna())) is not None:
+        raise InputError(f"{file}: case {table['case_id'][row]} has a label but no fold; ingest the cohort again")
+    _check_leaks(table, cohort, file)
+    return table
+
+
+def write_manifest(cohort: Path, modality: Modality, manifest: pd.DataFrame) -> None:
+    """Writes ``<modality>.csv`` in one step: a reader sees the old file or the new one, never a part."""
+    table = manifest.copy()
+    table["label"] = table["label"].astype("Int64")
+    table["fold"] = table["fold"].astype("Int64")
+    file = cohort / f"{modality}.csv"
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    table.to_csv(temporary, index=False)
+    temporary.replace(file)
+
+
+def count_folds(cohort: str | Path) -> int:
+    """Returns K, the number of folds: one more than the highest fold of either manifest.
+
+    Raises:
+        InputError: There are less than three folds, so that none is left to train on.
+    """
+    cohort = Path(cohort)
+    folds = [_folds(_read_csv(file)["fold"], file) for file in _manifest_files(cohort)]
+    highest = max((fold.max() for fold in folds if fold.notna().any()), default=-1)
+    if highest < 2:
+        raise InputError(
+            f"{cohort}: has {highest + 1} folds; test, validation and training need at least 3, ingest again"
+        )
+    return int(highest) + 1
+
+
+def splits(manifest: pd.DataFrame, fold: int, n_folds: int) -> pd.Series:
+    """Returns each case's part when ``fold`` is tested: ``"test"``, ``"val"``, ``"train"`` or ``""``.
+
+    Test is fold j, validation fold (j + 1) mod K, training the rest; ``""`` marks patients without a fold, who have no
+    label and can only lend images to training.
+
+    Raises:
+        InputError: There is no such fold.
+    """
+    if not 0 <= fold < n_folds:
+        raise InputError(f"fold {fold}: the cohort has folds 0 to {n_folds - 1}; choose one of them")
+    folds = manifest["fold"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    part = np.select(
+        [np.isnan(folds), folds == fold, folds == (fold + 1) % n_folds], ["", "test", "val"], default="train"
+    )
+    return pd.Series(part, index=manifest.index, name="split", dtype=str)
+
+
+def assign_folds(manifests: Mapping[Modality, pd.DataFrame], n_folds: int = 5, seed: int = 0) -> pd.Series:
+    """Deals the patients of both modalities into folds, stratified by label and modality.
+
+    A stratum holds the patients with the same labels in the same modalities. Its patients are ordered by a hash of
+    seed and patient id and dealt out one fold after the other, each stratum going on where the one before it stopped,
+    so that the sizes of the folds differ by at most one. The result depends on patients, labels and seed alone, never
+    on row order.
+
+    Args:
+        manifests: Tables with the columns ``patient_id`` and ``label`` (float, nan = unlabelled), by modality.
+        n_folds: K, at least 3.
+        seed: Gives another assignment.
+
+    Returns:
+        Int64 fold by patient id; missing for patients without any label.
+
+    Raises:
+        InputError: K is below 3.
+    """
+    if n_folds < 3:
+        raise InputError(f"folds {n_folds}: test, validation and training need at least 3; raise it")
+    strata: dict[str, list[tuple[Modality, float]]] = {}
+    for modality in MODALITIES:
+        if modality in manifests:
+            table = manifests[modality]
+            for patient, label in zip(table["patient_id"], table["label"], strict=True):
+                labels = strata.setdefault(str(patient), [])
+                if not np.isnan(label) and (modality, float(label)) not in labels:
+                    labels.append((modality, float(label)))
+    labelled = [patient for patient, labels in strata.items() if labels]
+    order = sorted(labelled, key=lambda patient: (sorted(strata[patient]), hash_order(seed, patient)))
+    folds = pd.Series(pd.NA, index=pd.Index(sorted(strata), name="patient_id"), dtype="Int64", name="fold")
+    folds[order] = np.arange(len(order)) % n_folds
+    return folds
+
+
+def hash_order(seed: int, name: str) -> str:
+    """Returns a key to sort names in a random order that depends on the seed and on each name alone."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def check_one_fold(patients: pd.Series, folds: pd.Series, where: str) -> None:
+    """Checks that all cases of a patient are in one fold.
+
+    Raises:
+        InputError: A patient is in two folds; it names the patient.
+    """
+    distinct = pd.DataFrame({"patient": patients, "fold": folds}).drop_duplicates()
+    if (row := _first(distinct["patient"].duplicated().reset_index(drop=True))) is not None:
+        patient = distinct["patient"].iloc[row]
+        found = " and ".join(
+            "none" if pd.isna(fold) else str(fold) for fold in distinct["fold"][distinct["patient"] == patient]
+        )
+        raise InputError(f"{where}: patient {patient} is in folds {found}; give all cases of a patient the same fold")
+
+
+def _read_csv(file: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file}: not a readable CSV ({' '.join(str(error).split())}); ingest the cohort again"
+        ) from error
+    for column in COLUMNS:
+        if column not in table.columns:
+            raise InputError(f"{file}: has no column {column}; it needs {', '.join(COLUMNS)}")
+    return table[[*COLUMNS, *(column for column in table.columns if column not in COLUMNS)]]
+
+
+def _numbers(column: pd.Series, file: Path, name: str, allowed: str) -> pd.Series:
+    numbers = pd.to_numeric(column.where(column.ne(""), None), errors="coerce").astype(float)
+    if (row := _first(numbers.isna() & column.ne(""))) is not None:
+        raise InputError(f"{file}: row {row + 2} has {name} {column[row]!r}; use {allowed}")
+    return numbers
+
+
+def _folds(column: pd.Series, file: Path) -> pd.Series:
+    numbers = _numbers(column, file, "fold", "0, 1, 2, ... or leave it empty")
+    if (row := _first(numbers.notna() & ((numbers < 0) | (numbers % 1 != 0)))) is not None:
+        raise InputError(f"{file}: row {row + 2} has fold {column[row]}; use 0, 1, 2, ... or leave it empty")
+    return numbers.astype("Int64")
+
+
+def _check_paths(paths: pd.Series, cohort: Path, file: Path) -> None:
+    for row, path in enumerate(paths):
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in path:
+            raise InputError(
+                f"{file}: row {row + 2} has path {path}, which leads out of the cohort; ingest the cohort again"
+            )
+        if not (cohort / pure).is_file():
+            raise InputError(f"{file}: row {row + 2} names {path}, which is not there; ingest the cohort again")
+
+
+def _check_leaks(table: pd.DataFrame, cohort: Path, file: Path) -> None:
+    tables = {other: _read_csv(other) for other in _manifest_files(cohort) if other != file}
+    patients = [table["patient_id"], *(other["patient_id"] for other in tables.values())]
+    folds = [table["fold"], *(_folds(other["fold"], name) for name, other in tables.items())]
+    where = " and ".join(str(name) for name in (file, *tables))
+    check_one_fold(pd.concat(patients, ignore_index=True), pd.concat(folds, ignore_index=True), where)
+
+
+def _manifest_files(cohort: Path) -> list[Path]:
+    return [file for modality in MODALITIES if (file := cohort / f"{modality}.csv").is_file()]
+
+
+def _first(wrong: pd.Series) -> int | None:
+    return int(wrong.to_numpy().argmax()) if wrong.any() else None

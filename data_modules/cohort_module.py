@@ -1,0 +1,238 @@
+"""What the data modules of both modalities share: splits, samplers, and reading the store in batches."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from data_modules.augmentation import Augmentation
+from data_modules.cohort import Modality, count_folds, hash_order, read_manifest, splits
+from data_modules.errors import InputError
+from data_modules.store import read_array
+
+Batch = dict[str, Tensor]
+
+
+class CohortDataset(Dataset):
+    """Cases of a cohort, read a whole batch at a time.
+
+    An item is a dict: ``image`` float32 (1, D, H, W) or (1, T, H, W) in [0, 1], ``label`` float32, nan where
+    unlabelled or hidden, ``index`` int64, the case's row in the manifest. A list of items comes stacked.
+
+    Args:
+        cohort: The cohort folder.
+        manifest: The whole manifest.
+        rows: int (N,), rows of the manifest that this data set holds.
+        hide_labels: Give nan for every label.
+        cache_bytes: Keep the arrays in RAM once they are read, if all of them take no more than this.
+    """
+
+    def __init__(
+        self, cohort: Path, manifest: pd.DataFrame, rows: np.ndarray, hide_labels: bool = False, cache_bytes: float = 0
+    ) -> None:
+        self.files = [cohort / path for path in manifest["path"].to_numpy()[rows]]
+        labels = manifest["label"].to_numpy(dtype=np.float32)[rows]
+        self.labels = np.full_like(labels, np.nan) if hide_labels else labels
+        self.rows = rows.astype(np.int64)
+        first = read_array(self.files[0])
+        self.shape, self.dtype = first.shape, first.dtype
+        fits = len(rows) * first.nbytes <= cache_bytes
+        self.cache = np.empty((len(rows), *self.shape), self.dtype) if fits else None
+        self.cached = np.zeros(len(rows), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int) -> Batch:
+        return {key: value[0] for key, value in self.__getitems__([item]).items()}
+
+    def __getitems__(self, items: Sequence[int]) -> Batch:
+        """Returns the batch of these items."""
+        chosen = np.asarray(items)
+        image = torch.from_numpy(self._read(chosen)).unsqueeze(1).float()
+        return {
+            "image": image.div_(255) if self.dtype == np.uint8 else image,
+            "label": torch.from_numpy(self.labels[chosen]),
+            "index": torch.from_numpy(self.rows[chosen]),
+        }
+
+    def _read(self, items: np.ndarray) -> np.ndarray:
+        if self.cache is None:
+            return np.stack([self._array(item) for item in items])
+        for item in items[~self.cached[items]]:
+            self.cache[item] = self._array(item)
+        self.cached[items] = True
+        return self.cache[items]
+
+    def _array(self, item: int) -> np.ndarray:
+        array = read_array(self.files[item])
+        if array.shape != self.shape or array.dtype != self.dtype:
+            raise InputError(
+                f"{self.files[item]}: is {array.shape}, others of the cohort {self.shape}; ingest them with one --shape"
+            )
+        return array
+
+
+class CohortDataModule(pl.LightningDataModule):
+    """Serves one modality of a cohort for one test fold.
+
+    A batch is a dict of ``image``, ``label`` and ``index`` (see `CohortDataset`). The loaders:
+
+    - training: the labelled cases of the training folds; or, with ``include_unlabelled``, all images of the patients
+      of the training folds and of those without a fold, with their labels hidden,
+    - validation: the labelled cases of fold (j + 1) mod K,
+    - test: the labelled cases of the validation fold and of the test fold j, told apart by ``manifest["split"]``,
+    - prediction: every case.
+
+    Order depends on seed, epoch and process alone.
+
+    Attributes:
+        manifest: The modality's manifest with a column ``split``: ``train`` (image and label are trained on),
+            ``unlabelled`` (at most the image is), ``val`` or ``test``.
+
+    Args:
+        cohort: The cohort folder, as `poddistill ingest` writes it.
+        fold: The test fold j, counted from 0.
+        batch_size: Cases a batch and a process.
+        include_unlabelled: Train on all images, labels hidden, as for pre-training.
+        n_labelled: Train with at most this many labels, at least 2, drawn with the seed in the ratio of the classes;
+            None: all.
+        augmentation: Changes training batches on their device.
+        num_workers: Processes a loader.
+        seed: Of order and draw; None: the run's own seed (``seed_everything``), else 0.
+        drop_last: Leave out the last, smaller training batch of an epoch, unless it is the only one.
+        cache_gb: Keep the arrays in RAM where a loader's take no more than this, in GB, and num_workers is 0.
+
+    Raises:
+        InputError: The cohort, the fold or an option is wrong.
+    """
+
+    modality: ClassVar[Modality]
+
+    def __init__(
+        self,
+        cohort: str,
+        fold: int = 0,
+        batch_size: int = 32,
+        include_unlabelled: bool = False,
+        n_labelled: int | None = None,
+        augmentation: Augmentation | None = None,
+        num_workers: int = 0,
+        seed: int | None = None,
+        drop_last: bool = True,
+        cache_gb: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.cohort = Path(cohort)
+        self.fold = fold
+        self.batch_size = batch_size
+        self.include_unlabelled = include_unlabelled
+        self.augmentation = augmentation
+        self.num_workers = num_workers
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        self.drop_last = drop_last
+        self.cache_gb = cache_gb
+        self.manifest = read_manifest(self.cohort, self.modality)
+        self.manifest["split"] = self._split(n_labelled)
+
+    @property
+    def train_labels(self) -> np.ndarray:
+        """Labels (N,) that are trained on, float, 0 or 1."""
+        return self.manifest["label"].to_numpy(dtype=float)[self._rows("train")]
+
+    def train_dataloader(self) -> DataLoader:
+        """Returns the training loader."""
+        rows = self._rows("train", "unlabelled") if self.include_unlabelled else self._rows("train")
+        if not len(rows):
+            raise InputError(
+                f"{self.cohort}: no labelled {self.modality} case is left to train on; add labels and ingest again"
+            )
+        return self._loader(rows, training=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Returns the loader of the labelled validation cases."""
+        return self._loader(self._labelled("val"))
+
+    def test_dataloader(self) -> DataLoader:
+        """Returns the loader of the labelled validation and test cases."""
+        return self._loader(self._labelled("val", "test"))
+
+    def predict_dataloader(self) -> DataLoader:
+        """Returns the loader of every case."""
+        return self._loader(np.arange(len(self.manifest)))
+
+    def sequential_dataloader(self, rows: np.ndarray) -> DataLoader:
+        """Returns a loader of these rows of the manifest in their order, whole in every process, not augmented."""
+        return DataLoader(self._dataset(rows), self.batch_size, num_workers=self.num_workers, collate_fn=_as_is)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments training batches where they now are."""
+        if self.augmentation is not None and self.trainer is not None and self.trainer.training:
+            batch["image"] = self.augmentation(batch["image"])
+        return batch
+
+    def _split(self, n_labelled: int | None) -> pd.Series:
+        split = splits(self.manifest, self.fold, count_folds(self.cohort))
+        label = self.manifest["label"]
+        candidates = split.eq("train") & label.notna() & (not self.include_unlabelled)
+        chosen = self.manifest["case_id"][candidates]
+        if n_labelled is not None:
+            chosen = _draw(chosen, label[candidates], n_labelled, self.seed)
+        unused = split.isin(["train", ""]) & ~split.index.isin(chosen.index)
+        return split.mask(unused, "unlabelled")
+
+    def _rows(self, *parts: str) -> np.ndarray:
+        return np.flatnonzero(self.manifest["split"].isin(parts))
+
+    def _labelled(self, *parts: str) -> np.ndarray:
+        rows = np.flatnonzero(self.manifest["split"].isin(parts) & self.manifest["label"].notna())
+        if not len(rows):
+            raise InputError(
+                f"{self.cohort}: no labelled {self.modality} case is in the {parts[0]} part of fold {self.fold}; "
+                "ingest with fewer folds"
+            )
+        return rows
+
+    def _dataset(self, rows: np.ndarray, hide_labels: bool = False) -> CohortDataset:
+        cache_bytes = 0 if self.num_workers else self.cache_gb * 1e9
+        return CohortDataset(self.cohort, self.manifest, rows, hide_labels, cache_bytes)
+
+    def _loader(self, rows: np.ndarray, training: bool = False) -> DataLoader:
+        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        dataset = self._dataset(rows, hide_labels=training and self.include_unlabelled)
+        # Lightning leaves a DistributedSampler alone and tells it the epoch, which is all that its order depends on.
+        sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=training, seed=self.seed)
+        return DataLoader(
+            dataset,
+            self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=_as_is,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=training and self.drop_last and len(sampler) > self.batch_size,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def _as_is(batch: Any) -> Batch:
+    """`CohortDataset` gives whole batches already."""
+    return batch
+
+
+def _draw(cases: pd.Series, labels: pd.Series, n: int, seed: int) -> pd.Series:
+    """At most n of the cases, at least one of each class and else in their ratio; those of a smaller n come first."""
+    if n < 2:
+        raise InputError(f"n_labelled {n}: a detector needs a case of each class; give at least 2")
+    if n >= len(cases):
+        return cases
+    order = cases.map(lambda case: hash_order(seed, case)).sort_values().index
+    positive, negative = (order[labels[order].eq(label)] for label in (1, 0))
+    n_positive = min(max(round(n * len(positive) / len(cases)), 1), n - 1)
+    return cases.loc[positive[:n_positive].append(negative[: n - n_positive])]

@@ -1,0 +1,228 @@
+"""DICOM headers, and MR volumes from the slices of a series."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+
+from data_modules.ingest.images import Rejection, Unusable
+from data_modules.ingest.nifti import check_values
+
+FOREIGN = "neither DICOM nor NIfTI nor video"
+DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR, an index of the files beside it
+HEADER_TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName", "Modality"),
+    *("ImageType", "SeriesDescription", "EchoTime", "RepetitionTime", "Rows", "Columns", "NumberOfFrames"),
+    *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plane of a DICOM file, with what is needed to tell which volume it belongs to.
+
+    Attributes:
+        file: Path relative to the source folder.
+        index: Frame in the file, from 0.
+        frames: Number of frames of the file.
+        instance: SOP instance UID.
+        series: Series UID.
+        study: Study UID.
+        patient: Patient ID.
+        name: Patient's name, to be concealed.
+        modality: E.g. ``MR``.
+        image_type: E.g. ``("ORIGINAL", "PRIMARY", "M")``.
+        description: Series description.
+        echo_time: ms, 0 where unknown.
+        repetition_time: ms, 0 where unknown.
+        size: Rows and columns.
+        orientation: Direction of the rows, then of the columns, LPS; empty where unknown.
+        position: Of the first pixel, mm, LPS; empty where unknown.
+        spacing: mm between rows, between columns; empty where unknown.
+    """
+
+    file: str
+    index: int
+    frames: int
+    instance: str
+    series: str
+    study: str
+    patient: str
+    name: str
+    modality: str
+    image_type: tuple[str, ...]
+    description: str
+    echo_time: float
+    repetition_time: float
+    size: tuple[int, int]
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+    spacing: tuple[float, ...]
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector (3,) across the plane, LPS."""
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+
+def scan_headers(source: Path, files: Sequence[str]) -> list[Frame | Rejection]:
+    """Reads the headers of files, all planes of a file one after the other; DICOMDIR indices are passed over."""
+    found: list[Frame | Rejection] = []
+    for file in files:
+        try:
+            header = _read_header(source / file)
+            if header.file_meta.get("MediaStorageSOPClassUID") != DIRECTORY:
+                found += _frames(header, file)
+        except Unusable as error:
+            found.append(Rejection(file, error.reason, defect=error.reason != FOREIGN))
+        except Exception as error:
+            # a damaged header fails in any of pydicom's ways
+            found.append(Rejection(file, "unreadable DICOM header", f"{type(error).__name__}: {error}"))
+    return found
+
+
+def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Reads the planes of a volume, given in the order of their positions.
+
+    Args:
+        source: The source folder.
+        files: The file of each plane.
+        frames: The frame in its file of each plane.
+
+    Returns:
+        Volume (slices, rows, columns) float32 in rescaled values, its affine (4, 4) to RAS coordinates in mm, and its
+        provenance.
+
+    Raises:
+        Unusable: The pixels cannot be decoded or their values are no image's.
+    """
+    planes: list[np.ndarray] = []
+    geometry: list[Frame] = []
+    opened: tuple[str, Dataset, np.ndarray, list[Frame]] | None = None
+    for file, index in zip(files, frames, strict=True):
+        if opened is None or opened[0] != file:
+            dataset = pydicom.dcmread(source / file, force=True)
+            pixels = _decode(dataset)
+            opened = (file, dataset, pixels, _frames(dataset, file))
+        _, dataset, pixels, of_file = opened
+        slope, intercept = _rescale(dataset, index)
+        planes.append(pixels[index].astype(np.float32) * slope + intercept)
+        geometry.append(of_file[index])
+    volume = np.stack(planes)
+    check_values(volume)
+    return volume, series_affine(geometry), _provenance(dataset)
+
+
+def series_affine(frames: Sequence[Frame]) -> np.ndarray:
+    """Returns the affine (4, 4) from (slice, row, column) to RAS coordinates in mm, of planes in order of position."""
+    first, last = frames[0], frames[-1]
+    affine = np.eye(4)
+    if len(frames) > 1:
+        affine[:3, 0] = (np.array(last.position) - first.position) / (len(frames) - 1)
+    else:
+        affine[:3, 0] = first.normal
+    affine[:3, 1] = np.array(first.orientation[3:]) * first.spacing[0]
+    affine[:3, 2] = np.array(first.orientation[:3]) * first.spacing[1]
+    affine[:3, 3] = first.position
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM's axes are LPS
+
+
+def _read_header(file: Path) -> Dataset:
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+    except InvalidDicomError:
+        # Old files lack the preamble. Only a name that could be DICOM's is tried without, for anything can be parsed so.
+        if file.suffix.lower() not in {"", ".dcm", ".dicom", ".ima"} and not file.suffix[1:].isdigit():
+            raise Unusable(FOREIGN) from None
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=HEADER_TAGS, force=True)
+        if "SOPClassUID" not in header:
+            raise Unusable(FOREIGN if file.suffix.lower() != ".dcm" else "not a DICOM file") from None
+    return header
+
+
+def _frames(header: Dataset, file: str) -> list[Frame]:
+    n = int(header.get("NumberOfFrames") or 1)
+    shared = next(iter(header.get("SharedFunctionalGroupsSequence") or []), Dataset())
+    each = list(header.get("PerFrameFunctionalGroupsSequence") or [])
+    frames = []
+    for index in range(n):
+        groups = [each[index], shared] if index < len(each) else [shared]
+
+        def value(keyword: str, macro: str, groups: list[Dataset] = groups) -> Any:
+            for group in groups:
+                for item in group.get(macro) or []:
+                    if (found := item.get(keyword)) is not None:
+                        return found
+            return None
+
+        echo_time = header.get("EchoTime") or value("EffectiveEchoTime", "MREchoSequence")
+        repetition = header.get("RepetitionTime") or value("RepetitionTime", "MRTimingAndRelatedParametersSequence")
+        orientation = header.get("ImageOrientationPatient") or value("ImageOrientationPatient", "PlaneOrientationSequence")
+        position = header.get("ImagePositionPatient") or value("ImagePositionPatient", "PlanePositionSequence")
+        spacing = header.get("PixelSpacing") or value("PixelSpacing", "PixelMeasuresSequence")
+        frames.append(
+            Frame(
+                file=file,
+                index=index,
+                frames=n,
+                instance=str(header.get("SOPInstanceUID", "")),
+                series=str(header.get("SeriesInstanceUID", "")),
+                study=str(header.get("StudyInstanceUID", "")),
+                patient=str(header.get("PatientID") or "").strip(),
+                name=str(header.get("PatientName") or ""),
+                modality=str(header.get("Modality") or ""),
+                image_type=tuple(str(part).upper() for part in header.get("ImageType") or ()),
+                description=str(header.get("SeriesDescription") or ""),
+                echo_time=float(echo_time or 0),
+                repetition_time=float(repetition or 0),
+                size=(int(header.get("Rows") or 0), int(header.get("Columns") or 0)),
+                orientation=tuple(map(float, orientation or ())),
+                position=tuple(map(float, position or ())),
+                spacing=tuple(map(float, spacing or ())),
+            )
+        )
+    return frames
+
+
+def _decode(dataset: Dataset) -> np.ndarray:
+    """Pixels (frames, rows, columns), as stored."""
+    if "PixelData" not in dataset:
+        raise Unusable("a file of the series has no pixels")
+    try:
+        pixels = dataset.pixel_array
+    except Exception as error:
+        # decoders of pydicom, gdcm and pylibjpeg each fail in their own ways
+        raise Unusable("a slice cannot be decoded", error) from error
+    if dataset.get("SamplesPerPixel", 1) != 1:
+        raise Unusable("a colour image")
+    return pixels if pixels.ndim == 3 else pixels[None]
+
+
+def _rescale(dataset: Dataset, index: int) -> tuple[float, float]:
+    """Slope and intercept of a frame; scanners may use others for every slice."""
+    sources = [dataset]
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        sequence = dataset.get(groups) or []
+        group = sequence[index] if groups.startswith("Per") and index < len(sequence) else next(iter(sequence), Dataset())
+        sources += list(group.get("PixelValueTransformationSequence") or [])
+    for source in sources:
+        if source.get("RescaleSlope") is not None:
+            return float(source.RescaleSlope), float(source.get("RescaleIntercept") or 0)
+    return 1.0, 0.0
+
+
+def _provenance(dataset: Dataset) -> dict[str, Any]:
+    field = dataset.get("MagneticFieldStrength")
+    return {
+        "format": "DICOM",
+        "transfer_syntax": dataset.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in dataset.file_meta else "",
+        "manufacturer": str(dataset.get("Manufacturer") or ""),
+        "model": str(dataset.get("ManufacturerModelName") or ""),
+        "field_strength": float(field) if field else None,
+    }

@@ -1,0 +1,74 @@
+"""What is found in a source folder: images that may become cases, and files that may not."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class Unusable(Exception):
+    """An image that cannot become a case.
+
+    Args:
+        reason: Why, in our words.
+        cause: The error behind it, whose text may hold names from the file.
+    """
+
+    def __init__(self, reason: str, cause: Exception | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = "" if cause is None else f"{type(cause).__name__}: {cause}"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Something in the source that is left out.
+
+    Attributes:
+        source: Path relative to the source folder.
+        reason: Why, in our words.
+        detail: The text of an error, which may hold names from the file.
+        defect: False where nothing is wrong with it, e.g. a localiser.
+    """
+
+    source: str
+    reason: str
+    detail: str = ""
+    defect: bool = True
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image in the source folder.
+
+    Attributes:
+        files: Its files, relative to the source folder; a DICOM series' in the order of the slices.
+        format: How to read it.
+        patient: The patient's id as the files have it.
+        study: What one volume is chosen from: the DICOM study, otherwise the file.
+        frames: Frame in each file, for multi-frame DICOM.
+        series: DICOM series UID.
+        preference: The greatest of a study is chosen.
+        objection: Why it is only used where a label row names it; empty: nothing against it.
+        choice: What is recorded of the choice.
+    """
+
+    files: tuple[str, ...]
+    format: Literal["dicom", "nifti", "video"]
+    patient: str
+    study: str
+    frames: tuple[int, ...] = ()
+    series: str = ""
+    preference: tuple[float, ...] = ()
+    objection: str = ""
+    choice: dict[str, str | int] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """Its file, or its folder and how many of the files there it is."""
+        if len(set(self.files)) == 1:
+            return self.files[0]
+        return describe_files(self.files)
+
+
+def describe_files(files: tuple[str, ...]) -> str:
+    """Returns the first of some files and how many there are."""
+    return files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"

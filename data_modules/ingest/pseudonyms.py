@@ -1,0 +1,69 @@
+"""Pseudonyms instead of patients' names and numbers, made with a key that stays outside the cohort."""
+
+import fcntl
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_modules.errors import InputError
+
+
+UID = r"\d+(?:\.\d+){4,}"
+DATE = r"(?:19|20)\d\d([-_.]?)[01]\d\1[0-3]\d"
+
+
+class Pseudonyms:
+    """Keyed hashes (HMAC-SHA256, RFC 2104): the same id gives the same pseudonym, and only the key's owner can tell which.
+
+    Args:
+        key: The secret.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def patient(self, identifier: str) -> str:
+        """Returns the pseudonym of a patient: p and 12 hexadecimal digits."""
+        return f"p{self.digest('patient', identifier)[:12]}"
+
+    def digest(self, *parts: object) -> str:
+        """Returns the keyed hash of any text, 64 hexadecimal digits."""
+        return hmac.digest(self._key, "\x1f".join(map(str, parts)).encode(), "sha256").hex()
+
+    def concealer(self, identities: Mapping[str, str]) -> Callable[[str], str]:
+        """Returns a function that replaces identifiers in a text, and takes out what looks like a UID or a date.
+
+        Args:
+            identities: Patient's id by identifier: that id itself, or a part of the patient's name.
+        """
+        pseudonyms = {identifier.lower(): self.patient(patient) for identifier, patient in identities.items() if identifier}
+        known = sorted(map(re.escape, pseudonyms), key=len, reverse=True)
+        pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join([*known, UID, DATE])})(?![A-Za-z0-9])", re.IGNORECASE)
+        return lambda text: pattern.sub(lambda match: pseudonyms.get(match.group().lower(), "[removed]"), text)
+
+
+@contextmanager
+def open_key(file: Path) -> Iterator[Pseudonyms]:
+    """Reads the key, made on first use and readable by its owner alone, and holds it against a second ingest.
+
+    Raises:
+        InputError: The file holds no key, or another process is ingesting into the same cohort.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{file}: in use by another ingest into this cohort; wait until it has finished") from error
+        key = handle.read().strip()
+        if not key:
+            key = secrets.token_hex(32)
+            handle.write(f"{key}\n")
+            handle.flush()
+        if len(key) < 16:
+            raise InputError(f"{file}: the key is shorter than 16 characters; remove the file to have a new one made")
+        yield Pseudonyms(key.encode())

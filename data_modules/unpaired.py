@@ -1,0 +1,115 @@
+"""MRI to train on, and beside it the ultrasound clips of other patients."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from data_modules.cohort_module import Batch
+from data_modules.errors import InputError
+from data_modules.mri import MRIDataModule
+from data_modules.store import read_record
+from data_modules.tvus import TVUSDataModule
+
+
+class UnpairedDataModule(pl.LightningDataModule):
+    """Serves MRI like its `MRIDataModule`, and the labelled ultrasound clips of the training folds through `clips`.
+
+    No patient of the MRI validation or test fold lends a clip: the two share one cohort, whose folds are by patient
+    across both modalities, and one test fold.
+
+    Attributes:
+        manifest: That of the MRI.
+
+    Args:
+        mri: The MRI, which all loaders serve.
+        tvus: The ultrasound; None where nothing is distilled.
+
+    Raises:
+        InputError: The two have another cohort or another fold.
+    """
+
+    def __init__(self, mri: MRIDataModule, tvus: TVUSDataModule | None = None) -> None:
+        super().__init__()
+        if tvus is not None and tvus.cohort.resolve() != mri.cohort.resolve():
+            raise InputError(f"data.tvus.cohort {tvus.cohort} is not data.mri.cohort {mri.cohort}; give both the same")
+        if tvus is not None and tvus.fold != mri.fold:
+            raise InputError(f"data.tvus.fold {tvus.fold} is not data.mri.fold {mri.fold}; give both the same")
+        self.mri = mri
+        self.tvus = tvus
+
+    @property
+    def manifest(self) -> pd.DataFrame:
+        """Manifest of the MRI, with its column ``split``."""
+        return self.mri.manifest
+
+    @property
+    def train_labels(self) -> np.ndarray:
+        """Labels (N,) of the MRI that are trained on, float, 0 or 1."""
+        return self.mri.train_labels
+
+    def setup(self, stage: str) -> None:
+        """Lets the parts know the trainer, from which they learn their process."""
+        self.mri.trainer = self.trainer
+        if self.tvus is not None:
+            self.tvus.trainer = self.trainer
+
+    def train_dataloader(self) -> DataLoader:
+        """Returns the MRI's training loader."""
+        return self.mri.train_dataloader()
+
+    def val_dataloader(self) -> DataLoader:
+        """Returns the MRI's validation loader."""
+        return self.mri.val_dataloader()
+
+    def test_dataloader(self) -> DataLoader:
+        """Returns the MRI's loader of validation and test cases."""
+        return self.mri.test_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        """Returns the MRI's loader of every case."""
+        return self.mri.predict_dataloader()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments MRI training batches."""
+        return self.mri.on_after_batch_transfer(batch, dataloader_idx)
+
+    def clips(self) -> DataLoader:
+        """Returns a loader of the labelled training clips, each once and in their order, whole in every process.
+
+        Its batches are dicts of ``image`` float32 (B, 1, T, H, W) in [0, 1], ``label`` (B,) and ``index`` (B,), rows of
+        ``tvus.manifest``; nothing is augmented.
+
+        Raises:
+            InputError: There is no ultrasound, or none that has a label in the training folds.
+        """
+        tvus, rows = self._clip_rows()
+        return tvus.sequential_dataloader(rows)
+
+    def clip_fingerprint(self) -> str:
+        """Returns a hash that changes with the set of clips, their labels or their content.
+
+        Raises:
+            InputError: As `clips`.
+        """
+        tvus, rows = self._clip_rows()
+        digest = hashlib.sha256()
+        for case_id, path, label in tvus.manifest.loc[rows, ["case_id", "path", "label"]].itertuples(index=False):
+            file = tvus.cohort / path
+            record = read_record(file) or {}
+            status = file.stat()
+            content = record.get("sha256") or (status.st_size, status.st_mtime_ns)
+            digest.update(f"{case_id} {label:g} {content}\n".encode())
+        return digest.hexdigest()
+
+    def _clip_rows(self) -> tuple[TVUSDataModule, np.ndarray]:
+        if self.tvus is None:
+            raise InputError("data.tvus is not set: give the TVUS data module to distil from ultrasound")
+        rows = np.flatnonzero(self.tvus.manifest["split"] == "train")
+        if not len(rows):
+            raise InputError(
+                f"{self.tvus.cohort}: no labelled TVUS clip is in the training folds; ingest labelled clips"
+            )
+        return self.tvus, rows

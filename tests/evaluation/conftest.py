@@ -1,0 +1,65 @@
+"""Run folders with predictions of known quality."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+WriteRun = Callable[..., Path]
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> WriteRun:
+    """A function that writes one stage folder below ``tmp_path / "runs"`` and returns it.
+
+    Every cohort has 90 patients; a third is tested in each of the folds 0 to 2. ``separation`` is the distance of the
+    classes' mean logits in standard deviations; the patients' own difficulty is shared by all methods and seeds.
+    """
+
+    def write(method: str, seed: int = 0, fold: int = 0, separation: float = 2.0, cohort: str = "mri") -> Path:
+        folder = tmp_path / "runs" / f"seed{seed}-fold{fold}" / method
+        (folder / "figures").mkdir(parents=True)
+        shared = np.random.default_rng(len(cohort))
+        labels = np.tile([1, 0, 0], 30)
+        difficulty = shared.normal(size=90)
+        own = np.random.default_rng([seed, fold, *method.encode()])
+        logit = difficulty + separation * labels - 1 + 0.5 * own.normal(size=90)
+        test_fold = np.arange(90) // 3 % 3
+        split = np.where(test_fold == fold, "test", np.where(test_fold == (fold + 1) % 3, "val", "train"))
+        table = pd.DataFrame(
+            {
+                "case_id": [f"{cohort}-{index:03d}" for index in range(90)],
+                "patient_id": [f"{cohort}-patient-{index:03d}" for index in range(90)],
+                "split": split,
+                "label": labels,
+                "probability": 1 / (1 + np.exp(-logit)),
+            }
+        )
+        table.to_csv(folder / "predictions.csv", index=False)
+        write_history(folder, ("train/loss", "val/loss", "val/auroc"))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write_mae(tmp_path: Path) -> WriteRun:
+    """A function that writes a pre-training stage: a history and a figure, but no predictions."""
+
+    def write(seed: int = 0, fold: int = 0) -> Path:
+        folder = tmp_path / "runs" / f"seed{seed}-fold{fold}" / "mae"
+        (folder / "figures").mkdir(parents=True)
+        write_history(folder, ("train/loss", "val/loss"))
+        Figure(figsize=(1, 1)).savefig(folder / "figures" / "reconstruction.png")
+        return folder
+
+    return write
+
+
+def write_history(folder: Path, metrics: tuple[str, ...]) -> None:
+    """Write a sparse metrics.csv: a row an epoch and a metric, 3 epochs."""
+    rows = [{"step": 10 * epoch, "epoch": epoch, metric: 0.5 + 0.1 * epoch} for epoch in range(3) for metric in metrics]
+    pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)

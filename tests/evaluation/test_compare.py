@@ -1,0 +1,190 @@
+import subprocess
+import sys
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from data_modules.errors import InputError
+from poddistill.evaluation.compare import compare, print_table
+from poddistill.evaluation.statistics import auroc, sensitivity, youden_threshold
+
+FIXED_COLUMNS = "method,auroc,auroc_low,auroc_high,auprc,sensitivity,specificity,brier,ece,n,n_positive,seeds,"
+DIFFERENCE_COLUMNS = "method_a,method_b,difference,low,high,p,bootstrap_low,bootstrap_high,bootstrap_p,n,seeds\n"
+
+
+@pytest.fixture
+def study(tmp_path, write_run, write_mae):
+    """Two seeds in each of two folds, of a teacher on other patients, a good and a poor student."""
+    for seed in range(2):
+        for fold in range(2):
+            write_mae(seed, fold)
+            write_run("teacher", seed, fold, cohort="tvus")
+            write_run("student-scratch", seed, fold, separation=0.2)
+            write_run("student", seed, fold, separation=2.5)
+    return tmp_path / "runs"
+
+
+def edit(path, change) -> None:
+    table = pd.read_csv(path)
+    change(table).to_csv(path, index=False)
+
+
+def test_files_have_the_fixed_columns_and_a_row_a_method_or_pair(study, tmp_path):
+    compare([study], tmp_path / "out", resamples=200)
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert (tmp_path / "out" / "comparison.csv").read_text().startswith(FIXED_COLUMNS)
+    assert table["method"].tolist() == ["teacher", "student", "student-scratch"]
+    assert table["n"].tolist() == [60, 60, 60]
+    assert table["n_positive"].tolist() == [20, 20, 20]
+    assert table["seeds"].tolist() == [2, 2, 2]
+    differences = pd.read_csv(tmp_path / "out" / "differences.csv")
+    assert (tmp_path / "out" / "differences.csv").read_text().startswith(DIFFERENCE_COLUMNS)
+    assert differences[["method_a", "method_b", "n", "seeds"]].to_numpy().tolist() == [
+        ["student", "student-scratch", 60, 2]
+    ]
+
+
+def test_figures_are_means_over_runs_at_each_runs_own_threshold(study, tmp_path):
+    result = compare([study], tmp_path / "out", resamples=200)
+    row = result.table.set_index("method").loc["student"]
+    aurocs, sensitivities = [], []
+    for path in study.glob("*/student/predictions.csv"):
+        table = pd.read_csv(path)
+        test, val = (table[table["split"] == split] for split in ("test", "val"))
+        threshold = youden_threshold(val["label"].to_numpy(), val["probability"].to_numpy())
+        labels, scores = test["label"].to_numpy(), test["probability"].to_numpy()
+        aurocs.append(auroc(labels, scores))
+        sensitivities.append(sensitivity(labels, scores, threshold))
+    assert len(aurocs) == 4
+    assert row["auroc"] == pytest.approx(np.mean(aurocs))
+    assert row["sensitivity"] == pytest.approx(np.mean(sensitivities))
+    for metric in ("auroc", "sensitivity", "specificity", "brier"):
+        assert row[f"{metric}_low"] < row[metric] < row[f"{metric}_high"]
+
+
+def test_delong_and_bootstrap_agree_on_a_clear_difference(study, tmp_path):
+    row = compare([study], tmp_path / "out").differences.iloc[0]
+    assert row["low"] > 0
+    assert row["bootstrap_low"] > 0
+    assert row["p"] < 0.01
+    assert row["bootstrap_p"] < 0.01
+    assert row["bootstrap_high"] - row["bootstrap_low"] == pytest.approx(row["high"] - row["low"], rel=0.5)
+
+
+def test_the_result_is_deterministic_and_independent_of_the_order_of_paths(study, tmp_path):
+    compare([study], tmp_path / "a", resamples=100)
+    compare(sorted(study.glob("*"), reverse=True), tmp_path / "b", resamples=100)
+    for name in ("comparison.csv", "differences.csv", "index.html", "roc.png", "learning_curves.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_only_labelled_test_cases_count(write_run, tmp_path):
+    path = write_run("student") / "predictions.csv"
+
+    def spoil(table):
+        train = table["split"] == "train"
+        table.loc[train, "probability"] = 1 - table.loc[train, "label"]
+        unlabelled = table[table["split"] == "test"].head(4).assign(label=None, probability=0.5)
+        unlabelled["case_id"] = ["u1", "u2", "u3", "u4"]
+        return pd.concat([table, unlabelled])
+
+    before = compare([path.parent], tmp_path / "a", resamples=50)
+    edit(path, spoil)
+    after = compare([path.parent], tmp_path / "b", resamples=50)
+    pd.testing.assert_frame_equal(before.table, after.table)
+
+
+def test_seeds_tested_on_different_cases_are_refused(study, tmp_path):
+    path = study / "seed1-fold0" / "student" / "predictions.csv"
+    edit(path, lambda table: table.drop(index=table.index[table["split"] == "test"][0]))
+    with pytest.raises(InputError, match="different test cases or labels") as error:
+        compare([study], tmp_path / "out")
+    assert "seed0-fold0/student" in str(error.value)
+    assert "seed1-fold0/student" in str(error.value)
+
+
+def test_a_case_tested_in_two_folds_is_refused(study, tmp_path):
+    for seed in range(2):
+        path = study / f"seed{seed}-fold1" / "student" / "predictions.csv"
+        path.write_text((study / f"seed{seed}-fold0" / "student" / "predictions.csv").read_text())
+    with pytest.raises(InputError, match="student: case mri-000 is tested in two folds"):
+        compare([study], tmp_path / "out")
+
+
+def test_methods_whose_cases_overlap_in_part_get_a_note_instead_of_a_difference(write_run, tmp_path):
+    write_run("student")
+    path = write_run("student-kd") / "predictions.csv"
+    edit(path, lambda table: table.drop(index=table.index[table["split"] == "test"][0]))
+    result = compare([tmp_path / "runs"], tmp_path / "out", resamples=50)
+    assert result.differences.empty
+    (note,) = result.notes
+    assert "student and student-kd are not compared: their test cases or labels differ (29 cases in common)" in note
+
+
+def test_a_pair_uses_the_runs_that_both_have(write_run, tmp_path):
+    for fold in range(3):
+        write_run("student", fold=fold)
+    write_run("student-kd", fold=1)
+    result = compare([tmp_path / "runs"], tmp_path / "out", resamples=50)
+    (row,) = result.differences.to_dict("records")
+    assert (row["n"], row["seeds"]) == (30, 1)
+    alone = compare([tmp_path / "runs" / "seed0-fold1"], tmp_path / "alone", resamples=50)
+    assert row["difference"] == pytest.approx(alone.differences["difference"].iloc[0])
+    assert row["p"] == pytest.approx(alone.differences["p"].iloc[0])
+
+
+def test_without_usable_validation_cases_the_threshold_is_one_half_and_noted(write_run, tmp_path):
+    path = write_run("student") / "predictions.csv"
+    edit(path, lambda table: table[table["split"] != "val"])
+    result = compare([path.parent], tmp_path / "out", resamples=50)
+    assert result.table["threshold"].tolist() == [0.5]
+    assert "student, seed 0, fold 0: no labelled validation cases of both classes" in result.notes[0]
+
+
+def test_one_class_leaves_ranking_figures_empty_and_is_noted(write_run, tmp_path):
+    path = write_run("student") / "predictions.csv"
+    edit(path, lambda table: table[(table["split"] != "test") | (table["label"] == 0)])
+    result = compare([path.parent], tmp_path / "out", resamples=50)
+    row = pd.read_csv(tmp_path / "out" / "comparison.csv").iloc[0]
+    assert row[["auroc", "auroc_low", "auprc", "sensitivity"]].isna().all()
+    assert 0 <= row["specificity"] <= 1
+    assert any("one class only" in note for note in result.notes)
+    assert "one class only" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_runs_without_test_predictions_are_refused(write_run, write_mae, tmp_path):
+    path = write_run("student") / "predictions.csv"
+    edit(path, lambda table: table[table["split"] != "test"])
+    with pytest.raises(InputError, match=r"predictions\.csv: no labelled case in the test split"):
+        compare([path.parent], tmp_path / "out")
+    with pytest.raises(InputError, match=r"runs without predictions\.csv only"):
+        compare([write_mae()], tmp_path / "out")
+
+
+def test_an_unwritable_folder_is_one_line(write_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write there"):
+        compare([write_run("student")], tmp_path / "file" / "out", resamples=20)
+
+
+def test_the_table_fits_80_plain_columns(study, tmp_path):
+    result = compare([study], tmp_path / "out", resamples=100)
+    stream = StringIO()
+    print_table(result, Console(file=stream, width=80))
+    text = stream.getvalue()
+    assert text.isascii()
+    assert "\x1b" not in text
+    student = result.table.set_index("method").loc["student"]
+    interval = f"{student['auroc']:.3f} ({student['auroc_low']:.3f}-{student['auroc_high']:.3f})"
+    assert interval in text
+    assert "60 (20)" in text
+    assert "student - student-scratch" in text
+    assert "a difference" in text
+
+
+def test_evaluation_loads_no_network_library():
+    code = "import sys, poddistill.evaluation.compare; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

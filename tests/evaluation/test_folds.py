@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from poddistill.evaluation.delong import delong_covariance, logit_interval
+from poddistill.evaluation.folds import Fold, auroc_difference, mean_auroc
+from poddistill.evaluation.statistics import auroc
+
+PATIENTS = np.arange(60)
+LABELS = np.repeat([1, 0], [24, 36])
+
+
+def draw_fold(rng: np.random.Generator, separations: np.ndarray, spread: float = 0.7, seed_noise: float = 0.7) -> Fold:
+    """Scores of seeds (S,) that share the patients' difficulty; a seed's AUROC is Phi(separation / sqrt(2 var))."""
+    shared = spread * rng.normal(size=60)
+    own = seed_noise * rng.normal(size=(len(separations), 60))
+    return Fold(LABELS, PATIENTS, separations[:, None] * LABELS + shared + own)
+
+
+def true_auroc(separation: float | np.ndarray, spread: float = 0.7, seed_noise: float = 0.7) -> float | np.ndarray:
+    return stats.norm.cdf(separation / np.sqrt(2 * (spread**2 + seed_noise**2)))
+
+
+def test_one_run_is_plain_delong():
+    fold = draw_fold(np.random.default_rng(0), np.array([1.2]))
+    aurocs, covariance = delong_covariance(fold.labels, fold.scores)
+    estimate = mean_auroc([fold])
+    assert estimate.value == pytest.approx(auroc(fold.labels, fold.scores[0]))
+    assert (estimate.low, estimate.high) == pytest.approx(logit_interval(aurocs[0], covariance[0, 0]))
+
+
+def test_runs_are_averaged_and_never_pooled():
+    """A model whose scores all lie higher must not change the mean of the AUROCs."""
+    rng = np.random.default_rng(1)
+    folds = [draw_fold(rng, np.array([1.0, 1.4])) for _ in range(3)]
+    shifted = [Fold(f.labels, f.patients, f.scores + 10 * j) for j, f in enumerate(folds)]
+    expected = np.mean([auroc(f.labels, row) for f in folds for row in f.scores])
+    assert mean_auroc(folds).value == pytest.approx(expected)
+    assert mean_auroc(shifted) == mean_auroc(folds)
+
+
+def test_identical_seeds_add_nothing():
+    """The same model twice is one model: neither a narrower nor a wider interval."""
+    fold = draw_fold(np.random.default_rng(2), np.array([1.0]))
+    repeated = Fold(fold.labels, fold.patients, np.repeat(fold.scores, 4, axis=0))
+    one, four = mean_auroc([fold]), mean_auroc([repeated])
+    assert (four.low, four.high) == pytest.approx((one.low, one.high))
+
+
+def test_disagreeing_seeds_widen_the_interval():
+    rng = np.random.default_rng(3)
+    agree = mean_auroc([draw_fold(rng, np.array([1.0, 1.0, 1.0]))])
+    disagree = mean_auroc([draw_fold(rng, np.array([0.2, 1.0, 2.2]))])
+    assert disagree.high - disagree.low > 1.5 * (agree.high - agree.low)
+
+
+def test_perfect_separation_is_no_certainty():
+    fold = Fold(LABELS, PATIENTS, (LABELS + 0.0)[None])
+    estimate = mean_auroc([fold])
+    assert estimate.value == estimate.high == 1.0
+    assert 0.8 < estimate.low < 0.98
+
+
+def test_coverage_with_several_seeds():
+    """The truth is the AUROC of the training recipe: over all seeds and all patients."""
+    rng = np.random.default_rng(4)
+    truth = float(np.mean(true_auroc(rng.normal(1.3, 0.3, 100_000))))
+    estimates = [mean_auroc([draw_fold(rng, rng.normal(1.3, 0.3, 3))]) for _ in range(1500)]
+    covered = np.mean([estimate.low <= truth <= estimate.high for estimate in estimates])
+    assert 0.93 <= covered <= 0.97
+
+
+def test_coverage_over_folds():
+    rng = np.random.default_rng(5)
+    truth = float(true_auroc(1.3))
+    estimates = [mean_auroc([draw_fold(rng, np.full(1, 1.3)) for _ in range(3)]) for _ in range(1200)]
+    covered = np.mean([estimate.low <= truth <= estimate.high for estimate in estimates])
+    assert 0.93 <= covered <= 0.97
+
+
+def test_paired_difference_is_delongs_test():
+    fold = draw_fold(np.random.default_rng(6), np.array([1.5, 0.7]))
+    a, b = (Fold(fold.labels, fold.patients, fold.scores[[row]]) for row in (0, 1))
+    aurocs, covariance = delong_covariance(fold.labels, fold.scores)
+    z = (aurocs[0] - aurocs[1]) / np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    estimate = auroc_difference([a], [b])
+    assert estimate.value == pytest.approx(aurocs[0] - aurocs[1])
+    assert estimate.p == pytest.approx(2 * stats.norm.sf(abs(z)))
+    swapped = auroc_difference([b], [a])
+    assert (swapped.value, swapped.low, swapped.high) == pytest.approx((-estimate.value, -estimate.high, -estimate.low))
+    assert swapped.p == pytest.approx(estimate.p)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_false_positive_rate_of_the_paired_test(seeds):
+    """Two recipes of equal quality, seeds that vary: p < 0.05 in about 5 % of studies."""
+    rng = np.random.default_rng(7)
+    seed_spread = 0.3 if seeds > 1 else 0.0  # one seed cannot know the variance between seeds
+    studies, rejected = 1500, 0
+    for _ in range(studies):
+        fold = draw_fold(rng, rng.normal(1.3, seed_spread, 2 * seeds))
+        a, b = (Fold(fold.labels, fold.patients, rows) for rows in np.split(fold.scores, 2))
+        rejected += auroc_difference([a], [b]).p < 0.05
+    assert 0.03 <= rejected / studies <= 0.07
+
+
+def test_identical_rankings_differ_by_nothing():
+    fold = draw_fold(np.random.default_rng(8), np.array([1.0, 1.2]))
+    estimate = auroc_difference([fold], [Fold(fold.labels, fold.patients, np.exp(fold.scores))])
+    assert (estimate.value, estimate.low, estimate.high, estimate.p) == (0, 0, 0, 1)
+
+
+def test_a_missing_class_gives_nan():
+    fold = Fold(np.zeros(5, dtype=int), np.arange(5), np.random.default_rng(0).random((2, 5)))
+    assert math.isnan(mean_auroc([fold]).value)
+    assert math.isnan(auroc_difference([fold], [fold]).p)
