@@ -170,7 +170,7 @@ class CohortDataModule(pl.LightningDataModule):
 
     def sequential_dataloader(self, rows: np.ndarray) -> DataLoader:
         """Returns a loader of these rows of the manifest in their order, whole in every process, not augmented."""
-        return DataLoader(self._dataset(rows), self.batch_size, num_workers=self.num_workers, collate_fn=_as_is)
+        return DataLoader(self._dataset(rows), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_as_is)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments training batches where they now are."""
@@ -211,7 +211,7 @@ class CohortDataModule(pl.LightningDataModule):
         sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=training, seed=self.seed)
         return DataLoader(
             dataset,
-            self.batch_size,
+            batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=_as_is,

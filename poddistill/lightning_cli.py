@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import wandb
 from jsonargparse import ArgumentError, set_parsing_settings
 from omegaconf.errors import InterpolationKeyError
 from pytorch_lightning import LightningDataModule, LightningModule
@@ -25,7 +26,9 @@ class StageCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the values that the stage files interpolate."""
-        parser.add_argument("--run", type=str, help="Run folder: checkpoints, metrics and predictions go here.")
+        parser.add_argument(
+            "--run", type=str, default="runs/unnamed", help="Folder for checkpoints, metrics and predictions."
+        )
         parser.add_argument("--cohort", type=str, help="Cohort folder, as `poddistill ingest` writes it.")
         parser.add_argument("--method", type=str, help="Name of the stage or baseline in logs and tables.")
         parser.add_argument("--fold", type=int, default=0, help="Test fold, counted from 0.")
@@ -41,11 +44,6 @@ class StageCLI(LightningCLI):
         # Lightning would let hyper-parameters stored in the checkpoint win over the configuration, so that
         # `fit --ckpt_path X --model.lr 0.5` trained with X's own rate. Here the configuration is what runs.
         return
-
-    def before_fit(self) -> None:
-        """Refuses to fit without a folder to write to."""
-        if not self.config.fit.run and not self.trainer.fast_dev_run:
-            raise UsageError("--run is not set: name the folder for checkpoints, metrics and predictions")
 
     def after_fit(self) -> None:
         """Tests the best checkpoint where that was asked for and the fit was not interrupted."""
@@ -69,19 +67,21 @@ def run(argv: Sequence[str]) -> None:
             subclass_mode_data=True,
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs=_parser_options(),
+            parser_kwargs=parser_options(),
             args=list(argv),
         )
     except ArgumentError as error:
         raise UsageError(_one_line(str(error))) from error
     except InterpolationKeyError as error:
         key = re.search(r"resolved to '(?:\w+\.)?(profile\.\w+|\w+)'", str(error))
-        raise UsageError(
-            f"{key[1] if key else error} is referred to, but not set: add --config experiments/pod/demo.yaml, or the option"
-        ) from error
+        name = key[1] if key else str(error)
+        raise UsageError(f"{name} is referred to but not set: add --config experiments/pod/demo.yaml") from error
     except Exception as error:
         # what a class says of its own options arrives wrapped by the parser that tried to instantiate it
         raise _cause(error) from error
+    finally:
+        if wandb.run is not None:  # else the next stage of this process would log into this one's
+            wandb.finish()
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -92,7 +92,8 @@ def _cause(error: BaseException) -> BaseException:
     return link or error
 
 
-def _parser_options() -> dict[str, Any]:
+def parser_options() -> dict[str, Any]:
+    """Returns how the parsers of all verbs read files and report errors."""
     # omegaconf+ resolves ${...} after all files and options are merged, so a profile's values reach any stage
     options = {"parser_mode": "omegaconf+", "exit_on_error": False}
     return {**options, **dict.fromkeys(("fit", "validate", "test", "predict"), options)}

@@ -1,4 +1,4 @@
-"""A tiny cohort that a network learns in seconds: a bright block in the volume, or a moving block in the clip, is label 1."""
+"""A tiny cohort that a network learns in seconds: label 1 is a bright block in a volume, a resting one in a clip."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
-from data_modules.ingest.images import Rejection, Unusable
+from data_modules.ingest.images import Rejection, UnusableError
 from data_modules.ingest.nifti import check_values
 
 FOREIGN = "neither DICOM nor NIfTI nor video"
@@ -79,7 +79,7 @@ def scan_headers(source: Path, files: Sequence[str]) -> list[Frame | Rejection]:
             header = _read_header(source / file)
             if header.file_meta.get("MediaStorageSOPClassUID") != DIRECTORY:
                 found += _frames(header, file)
-        except Unusable as error:
+        except UnusableError as error:
             found.append(Rejection(file, error.reason, defect=error.reason != FOREIGN))
         except Exception as error:
             # a damaged header fails in any of pydicom's ways
@@ -87,7 +87,9 @@ def scan_headers(source: Path, files: Sequence[str]) -> list[Frame | Rejection]:
     return found
 
 
-def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_series(
+    source: Path, files: Sequence[str], frames: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Reads the planes of a volume, given in the order of their positions.
 
     Args:
@@ -100,14 +102,14 @@ def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tu
         provenance.
 
     Raises:
-        Unusable: The pixels cannot be decoded or their values are no image's.
+        UnusableError: The pixels cannot be decoded or their values are no image's.
     """
     planes: list[np.ndarray] = []
     geometry: list[Frame] = []
     opened: tuple[str, Dataset, np.ndarray, list[Frame]] | None = None
     for file, index in zip(files, frames, strict=True):
         if opened is None or opened[0] != file:
-            dataset = pydicom.dcmread(source / file, force=True)
+            dataset: Dataset = pydicom.dcmread(source / file, force=True)
             pixels = _decode(dataset)
             opened = (file, dataset, pixels, _frames(dataset, file))
         _, dataset, pixels, of_file = opened
@@ -116,7 +118,7 @@ def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tu
         geometry.append(of_file[index])
     volume = np.stack(planes)
     check_values(volume)
-    return volume, series_affine(geometry), _provenance(dataset)
+    return volume, series_affine(geometry), describe_source(dataset)
 
 
 def series_affine(frames: Sequence[Frame]) -> np.ndarray:
@@ -133,16 +135,28 @@ def series_affine(frames: Sequence[Frame]) -> np.ndarray:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM's axes are LPS
 
 
+def describe_source(dataset: Dataset) -> dict[str, Any]:
+    """Returns format, compression and scanner of a DICOM object, for its record."""
+    field = dataset.get("MagneticFieldStrength")
+    return {
+        "format": "DICOM",
+        "transfer_syntax": dataset.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in dataset.file_meta else "",
+        "manufacturer": str(dataset.get("Manufacturer") or ""),
+        "model": str(dataset.get("ManufacturerModelName") or ""),
+        "field_strength": float(field) if field else None,
+    }
+
+
 def _read_header(file: Path) -> Dataset:
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+        header: Dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=HEADER_TAGS)
     except InvalidDicomError:
-        # Old files lack the preamble. Only a name that could be DICOM's is tried without, for anything can be parsed so.
+        # Old files lack the preamble. Only names that DICOM files have are tried without, for anything parses so.
         if file.suffix.lower() not in {"", ".dcm", ".dicom", ".ima"} and not file.suffix[1:].isdigit():
-            raise Unusable(FOREIGN) from None
+            raise UnusableError(FOREIGN) from None
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=HEADER_TAGS, force=True)
         if "SOPClassUID" not in header:
-            raise Unusable(FOREIGN if file.suffix.lower() != ".dcm" else "not a DICOM file") from None
+            raise UnusableError(FOREIGN if file.suffix.lower() != ".dcm" else "not a DICOM file") from None
     return header
 
 
@@ -163,7 +177,9 @@ def _frames(header: Dataset, file: str) -> list[Frame]:
 
         echo_time = header.get("EchoTime") or value("EffectiveEchoTime", "MREchoSequence")
         repetition = header.get("RepetitionTime") or value("RepetitionTime", "MRTimingAndRelatedParametersSequence")
-        orientation = header.get("ImageOrientationPatient") or value("ImageOrientationPatient", "PlaneOrientationSequence")
+        orientation = header.get("ImageOrientationPatient") or value(
+            "ImageOrientationPatient", "PlaneOrientationSequence"
+        )
         position = header.get("ImagePositionPatient") or value("ImagePositionPatient", "PlanePositionSequence")
         spacing = header.get("PixelSpacing") or value("PixelSpacing", "PixelMeasuresSequence")
         frames.append(
@@ -193,14 +209,14 @@ def _frames(header: Dataset, file: str) -> list[Frame]:
 def _decode(dataset: Dataset) -> np.ndarray:
     """Pixels (frames, rows, columns), as stored."""
     if "PixelData" not in dataset:
-        raise Unusable("a file of the series has no pixels")
+        raise UnusableError("a file of the series has no pixels")
     try:
         pixels = dataset.pixel_array
     except Exception as error:
         # decoders of pydicom, gdcm and pylibjpeg each fail in their own ways
-        raise Unusable("a slice cannot be decoded", error) from error
+        raise UnusableError("a slice cannot be decoded", error) from error
     if dataset.get("SamplesPerPixel", 1) != 1:
-        raise Unusable("a colour image")
+        raise UnusableError("a colour image")
     return pixels if pixels.ndim == 3 else pixels[None]
 
 
@@ -209,20 +225,11 @@ def _rescale(dataset: Dataset, index: int) -> tuple[float, float]:
     sources = [dataset]
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         sequence = dataset.get(groups) or []
-        group = sequence[index] if groups.startswith("Per") and index < len(sequence) else next(iter(sequence), Dataset())
+        group = (
+            sequence[index] if groups.startswith("Per") and index < len(sequence) else next(iter(sequence), Dataset())
+        )
         sources += list(group.get("PixelValueTransformationSequence") or [])
     for source in sources:
         if source.get("RescaleSlope") is not None:
             return float(source.RescaleSlope), float(source.get("RescaleIntercept") or 0)
     return 1.0, 0.0
-
-
-def _provenance(dataset: Dataset) -> dict[str, Any]:
-    field = dataset.get("MagneticFieldStrength")
-    return {
-        "format": "DICOM",
-        "transfer_syntax": dataset.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in dataset.file_meta else "",
-        "manufacturer": str(dataset.get("Manufacturer") or ""),
-        "model": str(dataset.get("ManufacturerModelName") or ""),
-        "field_strength": float(field) if field else None,
-    }

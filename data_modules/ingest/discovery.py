@@ -24,7 +24,9 @@ def list_files(source: Path, without: Path) -> list[str]:
     return sorted(file.relative_to(source).as_posix() for file in found if file != without)
 
 
-def find_mri(source: Path, files: Sequence[str], over: Map) -> tuple[list[SourceImage], list[Rejection], dict[str, str]]:
+def find_mri(
+    source: Path, files: Sequence[str], over: Map
+) -> tuple[list[SourceImage], list[Rejection], dict[str, str]]:
     """Finds the MR volumes among files.
 
     Returns:
@@ -39,7 +41,9 @@ def find_mri(source: Path, files: Sequence[str], over: Map) -> tuple[list[Source
     return images, rejections + unfit, _identities(frames, images)
 
 
-def find_tvus(source: Path, files: Sequence[str], over: Map) -> tuple[list[SourceImage], list[Rejection], dict[str, str]]:
+def find_tvus(
+    source: Path, files: Sequence[str], over: Map
+) -> tuple[list[SourceImage], list[Rejection], dict[str, str]]:
     """Finds the ultrasound clips among files; returns as `find_mri`."""
     videos = [file for file in files if file.lower().endswith(video.SUFFIXES)]
     frames, rejections = _headers(source, sorted(set(files) - set(videos)), over)
@@ -71,7 +75,11 @@ def _headers(source: Path, files: Sequence[str], over: Map) -> tuple[list[Frame]
 
 def _identities(frames: Iterable[Frame], images: Iterable[SourceImage]) -> dict[str, str]:
     identities = {part: frame.patient for frame in frames for part in _name_parts(frame.name)}
-    return identities | {frame.patient: frame.patient for frame in frames} | {image.patient: image.patient for image in images}
+    return (
+        identities
+        | {frame.patient: frame.patient for frame in frames}
+        | {image.patient: image.patient for image in images}
+    )
 
 
 def _name_parts(name: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
-class Unusable(Exception):
+class UnusableError(Exception):
     """An image that cannot become a case.
 
     Args:

@@ -67,12 +67,16 @@ def _read_records(file: Path) -> list[tuple[int, dict[str, str]]]:
     names = [name.strip().lower() for name in next(reader, [])]
     for column in COLUMNS[:2]:
         if column not in names:
-            raise InputError(f"{file}: has no column {column}; it needs patient_id and label, and may have path and fold")
+            raise InputError(
+                f"{file}: has no column {column}; it needs patient_id and label, and may have path and fold"
+            )
     records = []
     for cells in reader:
         if any(cell.strip() for cell in cells):
             if len(cells) > len(names):
-                raise InputError(f"{file}: row {reader.line_num} has {len(cells)} cells for {len(names)} columns; correct it")
+                raise InputError(
+                    f"{file}: row {reader.line_num} has {len(cells)} cells for {len(names)} columns; correct it"
+                )
             padded = [*cells, *[""] * (len(names) - len(cells))]
             records.append((reader.line_num, {name: cell.strip() for name, cell in zip(names, padded, strict=True)}))
     return records
@@ -83,7 +87,9 @@ def _row(file: Path, line: int, record: dict[str, str], covariates: list[str]) -
         raise InputError(f"{file}: row {line} has no patient_id; fill it in or remove the row")
     label = _number(record["label"])
     if label is None or not (math.isnan(label) or label in (0, 1)):
-        raise InputError(f"{file}: row {line} has label {record['label']!r}; use 1 (obliterated), 0 (free) or leave it empty")
+        raise InputError(
+            f"{file}: row {line} has label {record['label']!r}; use 1 (obliterated), 0 (free) or leave it empty"
+        )
     fold = _number(record.get("fold", ""))
     if fold is None or not (math.isnan(fold) or (fold >= 0 and fold % 1 == 0)):
         raise InputError(f"{file}: row {line} has fold {record['fold']!r}; use 0, 1, 2, ... or leave it empty")

@@ -35,10 +35,10 @@ class MatchedImage:
 class Matching:
     """Matches the images of a source folder with the rows of its label CSV.
 
-    A row with a path describes that file, or what lies in that folder; a row without one all other images of its patient.
-    Images of no row are unlabelled, and belong to the patient of a row if that row describes another image with the same
-    patient id in its header. From a DICOM study, and from a row's folder, one MRI volume is chosen; ultrasound clips are
-    all used.
+    A row with a path describes that file, or what lies in that folder; a row without one all other images of its
+    patient. Images of no row are unlabelled, and belong to the patient of a row if that row describes another image
+    with the same patient id in its header. From a DICOM study, and from a row's folder, one MRI volume is chosen;
+    ultrasound clips are all used.
 
     Args:
         source: The source folder.
@@ -110,7 +110,9 @@ class Matching:
                 studies[image.study, image.study].append(image)
             else:
                 self.rejections.append(
-                    Rejection(image.source, "its PatientID stands for several patients of the label CSV: add a row with path")
+                    Rejection(
+                        image.source, "its PatientID stands for several patients of the label CSV: add a row with path"
+                    )
                 )
         for (patient, _), members in studies.items():
             self._use(members, patient, by_patient.get(patient))

@@ -7,7 +7,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from data_modules.ingest.images import Unusable
+from data_modules.ingest.images import UnusableError
 
 SUFFIXES = (".nii", ".nii.gz")
 MASK_VALUES = 16  # a volume of no more distinct values is taken for a segmentation
@@ -21,27 +21,27 @@ def read_nifti(file: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         Volume (X, Y, Z) float32, its affine (4, 4) to RAS coordinates in mm, and its provenance.
 
     Raises:
-        Unusable: It is not NIfTI, no single volume, without orientation, or its values are no image's.
+        UnusableError: It is not NIfTI, no single volume, without orientation, or its values are no image's.
     """
     content = file.read_bytes()
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
     if not content:
-        raise Unusable("the file is empty")
+        raise UnusableError("the file is empty")
     size = {int.from_bytes(content[:4], order) for order in ("little", "big")}
     if not size & {348, 540}:
-        raise Unusable("not a NIfTI file")
+        raise UnusableError("not a NIfTI file")
     image = (nib.Nifti2Image if 540 in size else nib.Nifti1Image).from_bytes(content)
     shape = image.shape
     if 0 in shape or len(shape) < 3:
-        raise Unusable(f"not a volume: its shape is {shape}")
+        raise UnusableError(f"not a volume: its shape is {shape}")
     if any(length > 1 for length in shape[3:]):
-        raise Unusable(f"{len(shape)}D ({' x '.join(map(str, shape))}): it holds several volumes")
+        raise UnusableError(f"{len(shape)}D ({' x '.join(map(str, shape))}): it holds several volumes")
     if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
-        raise Unusable("a colour or complex image")
+        raise UnusableError("a colour or complex image")
     header = image.header
     if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
-        raise Unusable("no orientation: sform_code and qform_code are 0")
+        raise UnusableError("no orientation: sform_code and qform_code are 0")
     volume = np.asarray(image.dataobj, dtype=np.float32).reshape(shape[:3])
     check_values(volume)
     affine = np.array(image.affine, dtype=float)
@@ -53,12 +53,12 @@ def check_values(volume: np.ndarray) -> None:
     """Checks that a volume's values are an image's.
 
     Raises:
-        Unusable: They are not all finite, all the same, or so few that it is a segmentation.
+        UnusableError: They are not all finite, all the same, or so few that it is a segmentation.
     """
     if not np.isfinite(volume).all():
-        raise Unusable(f"{int((~np.isfinite(volume)).sum())} voxels are not finite")
+        raise UnusableError(f"{int((~np.isfinite(volume)).sum())} voxels are not finite")
     if volume.min() == volume.max():
-        raise Unusable("all voxels have the same value")
+        raise UnusableError("all voxels have the same value")
     sample = volume.reshape(-1)[:: max(1, volume.size // 4096)]
     if len(np.unique(sample)) <= MASK_VALUES and (n := len(np.unique(volume))) <= MASK_VALUES:
-        raise Unusable(f"only {n} distinct values: a segmentation, not an image")
+        raise UnusableError(f"only {n} distinct values: a segmentation, not an image")

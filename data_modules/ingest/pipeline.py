@@ -1,36 +1,25 @@
 """From a hospital's folder to a cohort, start to finish."""
 
-import hashlib
-import json
 import math
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data_modules.cohort import Modality
 from data_modules.errors import InputError
-from data_modules.ingest.dicom import read_series
+from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases
 from data_modules.ingest.discovery import find_mri, find_tvus, list_files
-from data_modules.ingest.images import Rejection, SourceImage, Unusable
+from data_modules.ingest.images import Rejection
 from data_modules.ingest.labels import LabelRow, read_labels
-from data_modules.ingest.manifest import write_cohort
-from data_modules.ingest.matching import MatchedImage, Matching
-from data_modules.ingest.nifti import read_nifti
-from data_modules.ingest.pseudonyms import Pseudonyms, open_key
-from data_modules.ingest.video import read_clip
-from data_modules.ingest.volume import to_grid
+from data_modules.ingest.manifests import write_manifests, write_rejected
+from data_modules.ingest.matching import Matching
+from data_modules.ingest.pseudonyms import open_key
 from data_modules.ingest.workers import Map, count_workers, open_workers
 from data_modules.inspection import write_report
-from data_modules.store import read_record, write_array
 
-FORMAT = 1  # raised when the same source would be stored otherwise, so that it is made anew
 FILES_A_WORKER = 16  # fewer are not worth starting a process
 Progress = Callable[[int, int], None]
 
@@ -62,7 +51,9 @@ class IngestSummary:
     rejected_file: Path
 
     def __str__(self) -> str:
-        text = f"{self.cases} cases of {self.patients} patients, {self.labelled} labelled, {self.obliterated} obliterated"
+        text = (
+            f"{self.cases} cases of {self.patients} patients, {self.labelled} labelled, {self.obliterated} obliterated"
+        )
         text += f"; {self.kept} were stored already" if self.kept else ""
         text += f"; {self.rejected} left out, see {self.rejected_file}" if self.rejected else ""
         if self.ignored_columns:
@@ -84,8 +75,9 @@ def ingest_mri(
 ) -> IngestSummary:
     """Turns DICOM and NIfTI volumes into the MRI of a cohort.
 
-    Started again after a kill it goes on where it stopped. Patients' pseudonyms come from the key in ``<out>.key``, which
-    is made on first use: keep it secret, and keep it, for the same patient of the other modality needs the same one.
+    Started again after a kill it goes on where it stopped. Patients' pseudonyms come from the key in ``<out>.key``,
+    which is made on first use: keep it, for the patients of the other modality need the same one, and keep it secret.
+    Pseudonyms order the patients, so the same key, seed and labels give the same folds.
 
     Args:
         src: Folder of files, with ``labels.csv``; or the folder above ``mri``.
@@ -100,11 +92,13 @@ def ingest_mri(
         progress: Told how many cases of how many are done.
 
     Raises:
-        InputError: A folder, the label CSV or an option is wrong, no case is left, or, if ``strict``, a file is defective.
+        InputError: A folder, the label CSV or an option is wrong, no case is left, or, if ``strict``, a file is
+            defective.
     """
     _check_sizes(shape=shape, spacing=spacing)
     parameters = {"shape": tuple(shape), "spacing": tuple(spacing)}
-    return _Ingest("mri", Path(src), Path(out), labels, parameters, folds, seed, workers, strict, progress).run()
+    label_file = None if labels is None else Path(labels)
+    return _ingest("mri", Path(src), Path(out), label_file, parameters, folds, seed, workers, strict, progress)
 
 
 def ingest_tvus(
@@ -136,68 +130,108 @@ def ingest_tvus(
     """
     _check_sizes(shape=shape)
     parameters = {"shape": tuple(shape)}
-    return _Ingest("tvus", Path(src), Path(out), labels, parameters, folds, seed, workers, strict, progress).run()
+    label_file = None if labels is None else Path(labels)
+    return _ingest("tvus", Path(src), Path(out), label_file, parameters, folds, seed, workers, strict, progress)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A case to make: all that a worker needs."""
+def _ingest(
+    modality: Modality,
+    source: Path,
+    out: Path,
+    labels: Path | None,
+    parameters: dict[str, Any],
+    folds: int,
+    seed: int,
+    workers: int,
+    strict: bool,
+    progress: Progress | None,
+) -> IngestSummary:
+    source = _source_folder(source, out, modality)
+    label_file = labels or source / "labels.csv"
+    rows, ignored = read_labels(label_file) if labels or label_file.is_file() else ([], [])
+    files = list_files(source, without=label_file)
+    find = find_mri if modality == "mri" else find_tvus
+    n_workers = count_workers(workers, len(files), FILES_A_WORKER)
+    with open_key(out.with_name(f"{out.name}.key")) as pseudonyms, open_workers(n_workers) as over:
+        images, rejections, identities = find(source, files, over)
+        matching = Matching(source, label_file, images, rows, one_a_study=modality == "mri")
+        rejections += matching.rejections
+        _stop_if_strict(rejections, strict)
+        cases = plan_cases(modality, source, out, matching.matched, parameters, pseudonyms)
+        stored = [is_stored(case) for case in cases]
+        outcomes = _make(cases, stored, over, strict, progress)
+        rejections += [outcome for outcome in outcomes if outcome is not None]
+        table = _table([case for case, outcome in zip(cases, outcomes, strict=True) if outcome is None], rows)
+        conceal = pseudonyms.concealer(identities | {row.patient: row.patient for row in rows})
+        write_rejected(out, modality, rejections, conceal)
+        if table.empty:
+            raise InputError(
+                f"{source}: no usable {modality} case among {len(files)} files; see {out / 'rejected.csv'}"
+            )
+        given = {pseudonyms.patient(row.patient): row.fold for row in rows if row.fold is not None}
+        write_manifests(out, modality, table, given, folds, seed)
+    write_report(out)
+    return IngestSummary(
+        modality=modality,
+        cases=len(table),
+        patients=table["patient_id"].nunique(),
+        labelled=int(table["label"].notna().sum()),
+        obliterated=int(table["label"].eq(1).sum()),
+        kept=sum(stored),
+        rejected=len(rejections),
+        ignored_columns=tuple(ignored),
+        rejected_file=out / "rejected.csv",
+    )
 
-    case_id: str
-    image: SourceImage
-    source: Path
-    target: Path
-    parameters: dict[str, Any]
-    record: dict[str, Any] = field(default_factory=dict)
+
+def _source_folder(source: Path, out: Path, modality: Modality) -> Path:
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; give the folder with the {modality} files")
+    if not (source / "labels.csv").is_file() and (source / modality / "labels.csv").is_file():
+        source = source / modality
+    if out.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{out}: lies in the source folder {source}; choose an --out elsewhere")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; choose another --out")
+    return source
 
 
-@dataclass
-class _Ingest:
-    modality: Modality
-    source: Path
-    out: Path
-    labels: str | Path | None
-    parameters: dict[str, Any]
-    folds: int
-    seed: int
-    workers: int
-    strict: bool
-    progress: Progress | None
+def _check_sizes(**sizes: Sequence[float]) -> None:
+    for name, values in sizes.items():
+        if len(values) != 3 or not all(0 < value < math.inf for value in values):
+            raise InputError(f"--{name} {' '.join(map(str, values))}: give three numbers above 0")
 
-    def run(self) -> IngestSummary:
-        self._check_folders()
-        labels = Path(self.labels) if self.labels else self.source / "labels.csv"
-        rows, ignored = read_labels(labels) if self.labels or labels.is_file() else ([], [])
-        files = list_files(self.source, without=labels)
-        n_workers = count_workers(self.workers, len(files), FILES_A_WORKER)
-        with open_key(self.out.with_name(f"{self.out.name}.key")) as pseudonyms, open_workers(n_workers) as over:
-            find = find_mri if self.modality == "mri" else find_tvus
-            images, rejections, identities = find(self.source, files, over)
-            matching = Matching(self.source, labels, images, rows, one_a_study=self.modality == "mri")
-            rejections += matching.rejections
-            self._stop_if_strict(rejections)
-            tasks = self._tasks(matching.matched, pseudonyms)
-            made = self._make(tasks, over)
-            rejections += [made[task.case_id] for task in tasks if isinstance(made[task.case_id], Rejection)]  # type: ignore[misc]
-            cases = [
-                (task.case_id, match)
-                for task, match in zip(tasks, matching.matched, strict=True)
-                if not isinstance(made[task.case_id], Rejection)
-            ]
-            identities |= {row.patient: row.patient for row in rows}
-            table = self._table(cases, pseudonyms)
-            given = {pseudonyms.patient(row.patient): row.fold for row in rows if row.fold is not None}
-            conceal = pseudonyms.concealer(identities)
-            write_cohort(self.out, self.modality, table, given, self.folds, self.seed, rejections, conceal)
-        write_report(self.out)
-        return IngestSummary(
-            modality=self.modality,
-            cases=len(table),
-            patients=table["patient_id"].nunique(),
-            labelled=int(table["label"].notna().sum()),
-            obliterated=int(table["label"].eq(1).sum()),
-            kept=sum(state is True for state in made.values()),
-            rejected=len(rejections),
-            ignored_columns=tuple(ignored),
-            rejected_file=self.out / "rejected.csv",
-        )
+
+def _stop_if_strict(rejections: Iterable[Rejection], strict: bool) -> None:
+    if strict and (first := next((rejection for rejection in rejections if rejection.defect), None)):
+        detail = f" ({' '.join(first.detail.split())})" if first.detail else ""
+        raise InputError(f"{first.source}: {first.reason}{detail}; correct it, or leave out --strict")
+
+
+def _make(
+    cases: Sequence[Case], stored: Sequence[bool], over: Map, strict: bool, progress: Progress | None
+) -> list[Rejection | None]:
+    """Makes the cases that are not stored; in their order, the rejection of each that could not be made."""
+    made = iter(over(make_case, [case for case, kept in zip(cases, stored, strict=True) if not kept]))
+    outcomes: list[Rejection | None] = []
+    for kept in stored:
+        outcome = None if kept else next(made)
+        if outcome is not None:
+            _stop_if_strict([outcome], strict)
+        outcomes.append(outcome)
+        if progress is not None:
+            progress(len(outcomes), len(cases))
+    return outcomes
+
+
+def _table(cases: Sequence[Case], rows: Sequence[LabelRow]) -> pd.DataFrame:
+    """The manifest without folds, sorted by case."""
+    columns: dict[str, list[Any]] = {
+        "case_id": [case.case_id for case in cases],
+        "patient_id": [case.patient_id for case in cases],
+        "path": [f"{case.target.parent.name}/{case.target.name}" for case in cases],
+        "label": [case.match.label for case in cases],
+    }
+    for name in rows[0].covariates if rows else ():
+        columns[name] = [case.match.covariates.get(name, math.nan) for case in cases]
+    return pd.DataFrame(columns).sort_values("case_id", ignore_index=True)

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from data_modules.errors import InputError
 
-
 UID = r"\d+(?:\.\d+){4,}"
 DATE = r"(?:19|20)\d\d([-_.]?)[01]\d\1[0-3]\d"
 
 
 class Pseudonyms:
-    """Keyed hashes (HMAC-SHA256, RFC 2104): the same id gives the same pseudonym, and only the key's owner can tell which.
+    """Keyed hashes (HMAC-SHA256, RFC 2104): one id, one pseudonym, and only the key's owner can tell which.
 
     Args:
         key: The secret.
@@ -40,7 +39,9 @@ class Pseudonyms:
         Args:
             identities: Patient's id by identifier: that id itself, or a part of the patient's name.
         """
-        pseudonyms = {identifier.lower(): self.patient(patient) for identifier, patient in identities.items() if identifier}
+        pseudonyms = {
+            identifier.lower(): self.patient(patient) for identifier, patient in identities.items() if identifier
+        }
         known = sorted(map(re.escape, pseudonyms), key=len, reverse=True)
         pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join([*known, UID, DATE])})(?![A-Za-z0-9])", re.IGNORECASE)
         return lambda text: pattern.sub(lambda match: pseudonyms.get(match.group().lower(), "[removed]"), text)
@@ -58,7 +59,9 @@ def open_key(file: Path) -> Iterator[Pseudonyms]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"{file}: in use by another ingest into this cohort; wait until it has finished") from error
+            raise InputError(
+                f"{file}: in use by another ingest into this cohort; wait until it has finished"
+            ) from error
         key = handle.read().strip()
         if not key:
             key = secrets.token_hex(32)

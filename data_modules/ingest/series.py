@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 
 from data_modules.ingest.dicom import Frame
-from data_modules.ingest.images import Rejection, SourceImage, Unusable, describe_files
+from data_modules.ingest.images import Rejection, SourceImage, UnusableError, describe_files
 
 MIN_SLICES = 4
 DERIVED = ("DERIVED", "SECONDARY")
@@ -19,7 +19,7 @@ NOT_T2 = re.compile(r"dwi|diff|adc|trace|\bt1|t2\*|t2star", re.IGNORECASE)
 T2_ECHO_TIME, T2_REPETITION_TIME = 60.0, 1500.0  # ms, at least
 
 
-class Unsuitable(Unusable):
+class UnsuitableError(UnusableError):
     """Nothing is wrong with it, but it is no volume of the pelvis."""
 
 
@@ -37,8 +37,10 @@ def find_volumes(frames: Iterable[Frame]) -> tuple[list[SourceImage], list[Rejec
         for stack in _stacks(members):
             try:
                 images += [_volume(part) for part in _by_echo(_sorted(stack))]
-            except Unusable as error:
-                rejections.append(Rejection(_source(stack), error.reason, defect=not isinstance(error, Unsuitable)))
+            except UnusableError as error:
+                rejections.append(
+                    Rejection(_source(stack), error.reason, defect=not isinstance(error, UnsuitableError))
+                )
     return images, rejections
 
 
@@ -71,13 +73,13 @@ def _parallel(one: Frame, other: Frame) -> bool:
 def _sorted(stack: list[Frame]) -> list[Frame]:
     first = stack[0]
     if first.modality != "MR":
-        raise Unsuitable(f"modality {first.modality or 'unknown'}, not MR")
+        raise UnsuitableError(f"modality {first.modality or 'unknown'}, not MR")
     if "LOCALIZER" in first.image_type or LOCALISER.search(first.description):
-        raise Unsuitable("a localiser")
+        raise UnsuitableError("a localiser")
     if len(first.orientation) != 6 or len(first.spacing) != 2 or any(len(frame.position) != 3 for frame in stack):
-        raise Unusable("its geometry is unknown: orientation, position or pixel spacing is missing")
+        raise UnusableError("its geometry is unknown: orientation, position or pixel spacing is missing")
     if len(stack) < MIN_SLICES:
-        raise Unsuitable(f"{len(stack)} slices, a volume needs at least {MIN_SLICES}")
+        raise UnsuitableError(f"{len(stack)} slices, a volume needs at least {MIN_SLICES}")
     return sorted(stack, key=lambda frame: (float(first.normal @ frame.position), frame.echo_time))
 
 
@@ -87,7 +89,7 @@ def _by_echo(stack: list[Frame]) -> list[list[Frame]]:
         return [stack]
     parts = [list(part) for _, part in groupby(sorted(stack, key=_echo_time), key=_echo_time)]
     if len(parts) == 1 or any(len(part) < MIN_SLICES for part in parts):
-        raise Unusable("slices share a position: several phases, b-values or copies in one series")
+        raise UnusableError("slices share a position: several phases, b-values or copies in one series")
     return parts
 
 
@@ -100,12 +102,12 @@ def _volume(stack: list[Frame]) -> SourceImage:
     gaps = np.diff(_positions(stack))
     typical = float(np.median(gaps))
     if (gaps < 1e-3).any():
-        raise Unusable("slices share a position: several phases, b-values or copies in one series")
+        raise UnusableError("slices share a position: several phases, b-values or copies in one series")
     if (np.abs(gaps - typical) > SPACING_TOLERANCE * typical).any():
-        raise Unusable(f"slices are missing or uneven: {gaps.min():.2f} to {gaps.max():.2f} mm apart")
+        raise UnusableError(f"slices are missing or uneven: {gaps.min():.2f} to {gaps.max():.2f} mm apart")
     step = (np.array(stack[-1].position) - first.position) / (len(stack) - 1)
     if np.linalg.norm(np.cross(step, first.normal)) > SHEAR_TOLERANCE * np.linalg.norm(step):
-        raise Unusable("a sheared stack: its slices are not aligned along their normal (gantry tilt)")
+        raise UnusableError("a sheared stack: its slices are not aligned along their normal (gantry tilt)")
     plane = ("sagittal", "coronal", "axial")[int(np.abs(first.normal).argmax())]
     t2 = _t2_evidence(first)
     return SourceImage(

@@ -10,7 +10,8 @@ import pydicom
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, iter_pixels
 
-from data_modules.ingest.images import Unusable
+from data_modules.ingest.dicom import describe_source
+from data_modules.ingest.images import UnusableError
 
 SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".mpg", ".mpeg", ".wmv", ".webm")
 TISSUE, TWO_DIMENSIONAL = 1, 1  # region data type and spatial format of an ultrasound region
@@ -28,20 +29,20 @@ def read_clip(file: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray, dict
         uint8 (T, H, W), and a record of the source and each step.
 
     Raises:
-        Unusable: It cannot be decoded, has a single frame, or nothing in it moves.
+        UnusableError: It cannot be decoded, has a single frame, or nothing in it moves.
     """
     if file.suffix.lower() in SUFFIXES:
         frames, times, record = _read_video(file, shape[1:])
     else:
         frames, times, record = _read_cine(file, shape[1:])
     if len(frames) < 2:
-        raise Unusable(f"{len(frames)} frames, a clip needs at least 2")
+        raise UnusableError(f"{len(frames)} frames, a clip needs at least 2")
     chosen = nearest_in_time(times, shape[0])
     clip = np.stack([frames[index] for index in chosen])
     if clip.min() == clip.max():
-        raise Unusable("all pixels have the same value")
+        raise UnusableError("all pixels have the same value")
     if (clip == clip[0]).all():
-        raise Unusable("a still image: its frames do not differ")
+        raise UnusableError("a still image: its frames do not differ")
     record["original"]["frames"] = len(frames)
     record["original"]["duration_s"] = round(float(times[-1] - times[0]) / 1000, 4)
     record["steps"].append({"step": "choose frames evenly in time", "frames": [int(index) for index in chosen]})
@@ -72,7 +73,7 @@ def _read_video(file: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], np
     capture = cv2.VideoCapture(str(file))
     try:
         if not capture.isOpened():
-            raise Unusable("cannot be opened as a video")
+            raise UnusableError("cannot be opened as a video")
         rate = capture.get(cv2.CAP_PROP_FPS)
         frames, times, original = [], [], (0, 0)
         while True:
@@ -88,9 +89,12 @@ def _read_video(file: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], np
     if (np.diff(stamps) <= 0).any():  # a container without time stamps
         stamps = np.arange(len(frames)) * (1000 / rate if rate > 0 else DEFAULT_FRAME_TIME)
     record = {
-        "format": file.suffix[1:].upper(),
+        "source": {"format": file.suffix[1:].upper()},
         "original": {"size": list(original)},
-        "steps": [{"step": "whole frame kept: the file names no ultrasound region"}, {"step": "fit", "size": list(size)}],
+        "steps": [
+            {"step": "whole frame kept: the file names no ultrasound region"},
+            {"step": "fit", "size": list(size)},
+        ],
     }
     return frames, stamps, record
 
@@ -102,10 +106,7 @@ def _read_cine(file: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], np.
     whole = region == (0, int(dataset.Rows), 0, int(dataset.Columns))
     crop = "whole frame kept" if whole else "crop to the ultrasound region"
     record = {
-        "format": "DICOM",
-        "transfer_syntax": dataset.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in dataset.file_meta else "",
-        "manufacturer": str(dataset.get("Manufacturer") or ""),
-        "model": str(dataset.get("ManufacturerModelName") or ""),
+        "source": describe_source(dataset),
         "original": {"size": [int(dataset.Rows), int(dataset.Columns)]},
         "steps": [{"step": crop, "top_bottom_left_right": list(region)}, {"step": "fit", "size": list(size)}],
     }
@@ -118,13 +119,13 @@ def grey_frames(dataset: Dataset) -> Iterator[np.ndarray]:
     Colours become luma (ITU-R BT.601), as JPEG's Y; more than 8 bits are scaled down from the bits stored.
 
     Raises:
-        Unusable: Its pixels cannot be decoded or their photometric interpretation is unknown.
+        UnusableError: Its pixels cannot be decoded or their photometric interpretation is unknown.
     """
     if "PixelData" not in dataset:
-        raise Unusable("it has no pixels")
+        raise UnusableError("it has no pixels")
     photometric = str(dataset.PhotometricInterpretation)
     if not photometric.startswith(("MONOCHROME", "RGB", "YBR", "PALETTE")):
-        raise Unusable(f"photometric interpretation {photometric} is not supported")
+        raise UnusableError(f"photometric interpretation {photometric} is not supported")
     highest = 2 ** int(dataset.BitsStored) - 1
     try:
         for frame in iter_pixels(dataset):  # YBR comes as RGB
@@ -139,7 +140,7 @@ def grey_frames(dataset: Dataset) -> Iterator[np.ndarray]:
             yield 255 - grey if photometric == "MONOCHROME1" else grey
     except Exception as error:
         # decoders of pydicom, gdcm and pylibjpeg each fail in their own ways
-        raise Unusable("its frames cannot be decoded", error) from error
+        raise UnusableError("its frames cannot be decoded", error) from error
 
 
 def ultrasound_region(dataset: Dataset) -> tuple[int, int, int, int]:

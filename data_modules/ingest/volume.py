@@ -14,7 +14,7 @@ from monai.transforms import (
     Spacing,
 )
 
-from data_modules.ingest.images import Unusable
+from data_modules.ingest.images import UnusableError
 
 AXES = "LIP"  # the array's axes grow to the patient's left, inferior and posterior
 PERCENTILES = (1.0, 99.0)
@@ -27,10 +27,10 @@ def to_grid(
     """Turns, resamples, crops or pads, and scales a volume.
 
     Axes become (D, H, W) towards left, inferior and posterior (the nearest of the volume's own axes, so oblique volumes
-    stay oblique). Before an axis is sampled more coarsely it is smoothed with the Gaussian of Cardoso et al. ("Scale factor
-    point spread function matching", MICCAI 2015) against aliasing. Cropping and padding, with the lowest value, are
-    centred. Percentiles 1 and 99 become 0 and 1, beyond them it is clipped. A volume that has the grid already is only
-    scaled.
+    stay oblique). Before an axis is sampled more coarsely it is smoothed with the Gaussian of Cardoso et al. ("Scale
+    factor point spread function matching", MICCAI 2015) against aliasing. Cropping and padding, with the lowest value,
+    are centred. Percentiles 1 and 99 become 0 and 1, beyond them it is clipped. A volume that has the grid already is
+    only scaled.
 
     Args:
         volume: float32 (X, Y, Z).
@@ -42,12 +42,12 @@ def to_grid(
         float16 (D, H, W) in [0, 1], and a record of the geometry before and after and of each step.
 
     Raises:
-        Unusable: The affine is singular, or what is left after cropping has no contrast.
+        UnusableError: The affine is singular, or what is left after cropping has no contrast.
     """
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise Unusable("its affine is singular: spacing or orientation is missing")
+        raise UnusableError("its affine is singular: spacing or orientation is missing")
     original = {"shape": list(volume.shape), "spacing": _zooms(affine), "orientation": _axes(affine)}
-    image = MetaTensor(torch.from_numpy(np.ascontiguousarray(volume))[None], affine=torch.from_numpy(affine))
+    image: Any = MetaTensor(torch.from_numpy(np.ascontiguousarray(volume))[None], affine=torch.from_numpy(affine))
     steps: list[dict[str, Any]] = []
     if original["orientation"] != AXES:
         image = Orientation(AXES)(image)
@@ -66,9 +66,16 @@ def to_grid(
         image = ResizeWithPadOrCrop(shape, mode="constant", value=float(image.min()))(image)
     low, high = np.percentile(image.numpy(), PERCENTILES)
     if not high > low:
-        raise Unusable("no contrast within the stored field of view")
+        raise UnusableError("no contrast within the stored field of view")
     scaled = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(image)
-    steps.append({"step": "ScaleIntensityRange", "percentiles": list(PERCENTILES), "values": [float(low), float(high)], "to": [0.0, 1.0]})
+    steps.append(
+        {
+            "step": "ScaleIntensityRange",
+            "percentiles": list(PERCENTILES),
+            "values": [float(low), float(high)],
+            "to": [0.0, 1.0],
+        }
+    )
     stored = {"shape": list(shape), "orientation": AXES, "affine": np.round(image.affine.numpy(), 5).tolist()}
     array = torch.as_tensor(scaled)[0].numpy().astype(np.float16)
     return array, {"original": original, "stored": {**stored, "spacing": list(spacing)}, "steps": steps}

@@ -31,7 +31,9 @@ def open_workers(n: int, chunk: int = 4) -> Iterator[Map]:
     try:
         yield lambda function, items: executor.map(function, list(items), chunksize=chunk)
     except BrokenProcessPool as error:
-        raise InputError("a worker process was killed, probably out of memory; run it again with --workers 1") from error
+        raise InputError(
+            "a worker process was killed, probably out of memory; run it again with --workers 1"
+        ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 

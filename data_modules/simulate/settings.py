@@ -58,7 +58,7 @@ class SimulationSettings:
         self._check("n_labelled", self.n_labelled, total > 0, "positive, unless n_unlabelled or n_clips is")
         most = min(self.n_labelled, self.n_clips)
         self._check("n_both", self.n_both, 0 <= self.n_both <= most, f"from 0 to {most} (n_labelled and n_clips)")
-        self._check_shape("volume_shape", self.volume_shape, (4, 16, 16))
+        self._check_shape("volume_shape", self.volume_shape, (4, 32, 32))
         self._check_shape("clip_shape", self.clip_shape, (4, 32, 32))
         self._check("prevalence", self.prevalence, 0 < self.prevalence < 1, "strictly between 0 and 1")
         self._check("label_noise", self.label_noise, 0 <= self.label_noise < 0.5, "at least 0 and below 0.5")

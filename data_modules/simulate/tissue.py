@@ -29,8 +29,8 @@ ECHO_DB = {
 """Echo of each tissue relative to bright fat."""
 
 TEXEL_MM = 0.8
-CLUMPING_DB = 3.0
-BEAM_MM, COMPOUNDING_MM = (1.0, 0.6), 0.5  # standard deviations; lateral and axial
+CLUMPING_DB = 4.5
+BEAM_MM, COMPOUNDING_MM = (1.2, 0.8), 0.4  # standard deviations; lateral and axial
 FIELD_MM = 2.4  # resolution of the distance fields before interpolation
 CLUMPS = 36  # lattice of the tissue's own heterogeneity, 3.7 mm
 SIZE = 168  # texels along either axis: 134 mm, the sector and its motion

@@ -77,4 +77,3 @@ class Detector(pl.LightningModule):
 
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
-

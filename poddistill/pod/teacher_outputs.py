@@ -44,7 +44,7 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
 def _compute(checkpoint: str | Path, data: UnpairedDataModule, device: torch.device, kept: Path) -> None:
     try:
         teacher = TeacherTVUS.load_from_checkpoint(checkpoint, map_location=device).eval()
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise InputError(f"{checkpoint}: holds no TVUS teacher; give the best.ckpt of the teacher stage") from error
     logits, labels, index = [], [], []
     for batch in data.clips():

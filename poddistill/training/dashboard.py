@@ -20,7 +20,9 @@ class Dashboard(WandbLogger):
         offline: Write files only, send nothing.
     """
 
-    def __init__(self, run: str, project: str = "poddistill", group: str = "", name: str = "", offline: bool = True) -> None:
+    def __init__(
+        self, run: str, project: str = "poddistill", group: str = "", name: str = "", offline: bool = True
+    ) -> None:
         folder = Path(run) / "wandb"
         super().__init__(name=name, save_dir=run, id=_run_id(folder), project=project, group=group, offline=offline)
         # Lightning hands on an option that W&B has dropped, and W&B warns of it at every start.

@@ -10,9 +10,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from data_modules.errors import InputError
 
-
 Optimisation = Callable[[nn.Module, int, int], tuple[Optimizer, LRScheduler]]
-"""From a module, its optimiser steps an epoch and its epochs to optimiser and schedule, stepped every optimiser step."""
+"""From a module, its optimiser steps an epoch and its epochs to the optimiser and a schedule stepped as often."""
 
 
 def configure(optimisation: Optimisation, module: pl.LightningModule) -> OptimizerLRScheduler:

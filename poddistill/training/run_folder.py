@@ -14,6 +14,8 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities import rank_zero_only
 
+from data_modules.errors import InputError
+
 
 class RunConfig(SaveConfigCallback):
     """Writes ``config.yaml`` when a stage is fitted, and only then: scoring a run leaves its record alone."""
@@ -50,9 +52,18 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Publishes the best checkpoint; an interrupted fit publishes nothing."""
-        if trainer.interrupted or trainer.fast_dev_run or not self.best_model_path:
+        """Publishes the best checkpoint; an interrupted fit publishes nothing.
+
+        Raises:
+            InputError: If no validation was run, so that nothing was selected.
+        """
+        if trainer.interrupted or trainer.fast_dev_run:
             return
+        if not self.best_model_path:
+            raise InputError(
+                f"no validation was run in {trainer.max_epochs} epochs, so no checkpoint is the best: set "
+                f"trainer.check_val_every_n_epoch ({trainer.check_val_every_n_epoch}) to a divisor of trainer.max_epochs"
+            )
         if trainer.is_global_zero:
             best = Path(self.best_model_path)
             published = best.with_name("best.ckpt")

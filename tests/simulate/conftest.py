@@ -16,7 +16,7 @@ def small_settings() -> SimulationSettings:
         n_unlabelled=8,
         n_clips=20,
         n_both=2,
-        volume_shape=(8, 24, 24),
+        volume_shape=(8, 32, 32),
         clip_shape=(8, 32, 32),
         label_noise=0.3,
     )

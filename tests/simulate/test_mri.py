@@ -30,7 +30,7 @@ def test_the_other_label_changes_nothing_far_from_the_pouch():
         if (free.retroverted, free.endometrioma) == (obliterated.retroverted, obliterated.endometrioma):
             outer = [simulate_volume(SETTINGS, patient, label)[[0, -1]] for label in (0, 1)]
             unchanged.append(np.mean(outer[0] == outer[1]))
-    assert np.mean(unchanged) > 0.95
+    assert np.mean(unchanged) > 0.9
 
 
 def test_a_finer_grid_shows_the_same_picture():

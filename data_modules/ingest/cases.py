@@ -1,0 +1,128 @@
+"""A case: planned from what was found, read, brought to the cohort's form, stored."""
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_modules.cohort import Modality
+from data_modules.ingest.dicom import read_series
+from data_modules.ingest.images import Rejection, UnusableError
+from data_modules.ingest.matching import MatchedImage
+from data_modules.ingest.nifti import read_nifti
+from data_modules.ingest.pseudonyms import Pseudonyms
+from data_modules.ingest.video import read_clip
+from data_modules.ingest.volume import to_grid
+from data_modules.store import read_record, write_array
+
+FORMAT = 1  # raised when the same source would be stored otherwise, so that it is made anew
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case to make: all that a process needs.
+
+    Attributes:
+        match: The image with its patient and label.
+        case_id: Pseudonymous.
+        patient_id: Pseudonymous.
+        source: The source folder.
+        target: The array's file.
+        parameters: Of the reader, ``shape`` and, for MRI, ``spacing``.
+        record: What is known beforehand of the record beside the array.
+    """
+
+    match: MatchedImage
+    case_id: str
+    patient_id: str
+    source: Path
+    target: Path
+    parameters: dict[str, Any]
+    record: dict[str, Any]
+
+
+def plan_cases(
+    modality: Modality,
+    source: Path,
+    out: Path,
+    matches: Sequence[MatchedImage],
+    parameters: dict[str, Any],
+    pseudonyms: Pseudonyms,
+) -> list[Case]:
+    """Returns the cases to make, in the order of the source, in which each patient's are numbered."""
+    cases, numbers = [], Counter[str]()
+    for match in sorted(matches, key=lambda match: (match.image.files, match.image.frames)):
+        image = match.image
+        patient_id = pseudonyms.patient(match.patient)
+        numbers[patient_id] += 1
+        case_id = f"{modality}-{patient_id}-{numbers[patient_id]}"
+        states = [(file, *_state(source / file)) for file in dict.fromkeys(image.files)]
+        fingerprint = pseudonyms.digest(FORMAT, states, image.frames, match.alternatives, sorted(parameters.items()))
+        record: dict[str, Any] = {"case_id": case_id, "fingerprint": fingerprint}
+        if image.series:
+            record["series"] = pseudonyms.digest("series", image.series)[:16]
+        if image.choice:
+            record["choice"] = {"series_in_study": match.alternatives, **image.choice}
+        target = out / modality / f"{case_id}.npy"
+        cases.append(Case(match, case_id, patient_id, source, target, parameters, record))
+    return cases
+
+
+def is_stored(case: Case) -> bool:
+    """Tells whether the case was made before, from the same files and with the same parameters."""
+    record = read_record(case.target)
+    return record is not None and record.get("fingerprint") == case.record["fingerprint"]
+
+
+def make_case(case: Case) -> Rejection | None:
+    """Reads, prepares and stores a case.
+
+    Returns:
+        None, or why it could not be made.
+
+    Raises:
+        OSError: The cohort cannot be written to.
+    """
+    image = case.match.image
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries quote headers in them
+            array, record = _READERS[image.format](case)
+    except UnusableError as error:
+        return Rejection(image.source, error.reason, error.detail)
+    except Exception as error:
+        # a damaged file fails in any of the libraries' ways, and must not stop the others
+        return Rejection(image.source, "cannot be read", f"{type(error).__name__}: {error}")
+    array = np.ascontiguousarray(array)
+    content = hashlib.sha256(array.data).hexdigest()
+    write_array(case.target, array, {**case.record, **record, "sha256": content})
+    return None
+
+
+def _state(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _read_dicom(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
+    volume, affine, origin = read_series(case.source, case.match.image.files, case.match.image.frames)
+    array, record = to_grid(volume, affine, **case.parameters)
+    return array, {"source": origin, **record}
+
+
+def _read_nifti(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
+    volume, affine, origin = read_nifti(case.source / case.match.image.files[0])
+    array, record = to_grid(volume, affine, **case.parameters)
+    return array, {"source": origin, **record}
+
+
+def _read_clip(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
+    return read_clip(case.source / case.match.image.files[0], **case.parameters)
+
+
+_READERS = {"dicom": _read_dicom, "nifti": _read_nifti, "video": _read_clip}

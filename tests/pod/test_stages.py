@@ -1,0 +1,240 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+from sklearn.metrics import roc_auc_score
+
+from data_modules.errors import InputError, UsageError
+from data_modules.unpaired import UnpairedDataModule
+from poddistill.lightning_cli import StageCLI, parser_options, run
+from poddistill.pod.student_kd import StudentKD
+from poddistill.pod.teacher_tvus import TeacherTVUS
+
+Options = Callable[..., list[str]]
+
+
+def build(arguments: list[str]) -> StageCLI:
+    """Builds model, data and trainer without running them; logs nothing to W&B."""
+    cli = StageCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        run=False,
+        save_config_callback=None,
+        parser_kwargs=parser_options(),
+        args=arguments,
+    )
+    cli.trainer.loggers = cli.trainer.loggers[:1]
+    return cli
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("stage", ["mae", "teacher", "student"])
+def test_a_run_folder_holds_what_the_pipeline_builds_on(pipeline: Path, stage: str) -> None:
+    folder = pipeline / stage
+    assert {"best.ckpt", "last.ckpt"} <= {file.name for file in (folder / "checkpoints").iterdir()}
+    assert yaml.safe_load((folder / "config.yaml").read_text())["run"] == str(folder)
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert metrics["train/loss"].notna().any()
+    assert metrics["val/loss"].notna().any()
+    assert list((folder / "wandb").glob("offline-run-*"))
+
+
+def test_predictions_are_each_labelled_case_of_validation_and_test_once(pipeline: Path, tiny_cohort: Path) -> None:
+    predictions = pd.read_csv(pipeline / "student/predictions.csv")
+    manifest = pd.read_csv(tiny_cohort / "mri.csv").set_index("case_id")
+    assert list(predictions) == ["case_id", "patient_id", "split", "label", "probability"]
+    expected = manifest[manifest["fold"].isin([0, 1])]
+    assert set(predictions["case_id"]) == set(expected.index)
+    assert predictions["case_id"].is_unique
+    assert (predictions["label"].to_numpy() == expected.loc[predictions["case_id"], "label"].to_numpy()).all()
+    assert set(predictions.loc[predictions["split"] == "test", "case_id"]) == set(expected.index[expected["fold"] == 0])
+    assert predictions["probability"].between(0, 1).all()
+
+
+def test_the_logged_test_auroc_is_that_of_the_predictions(pipeline: Path) -> None:
+    predictions = pd.read_csv(pipeline / "teacher/predictions.csv").query("split == 'test'")
+    logged = pd.read_csv(pipeline / "teacher/metrics.csv")["test/auroc"].dropna().item()
+    assert logged == pytest.approx(roc_auc_score(predictions["label"], predictions["probability"]), abs=1e-6)
+
+
+def test_pictures_are_drawn(pipeline: Path) -> None:
+    for picture in ("mae/figures/mae-reconstructions.png", "teacher/figures/clip-filmstrips.png"):
+        assert (pipeline / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_predict_scores_every_case_with_the_saved_configuration(pipeline: Path, tiny_cohort: Path) -> None:
+    folder = pipeline / "student"
+    before = (folder / "config.yaml").read_bytes()
+    run(["predict", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints/best.ckpt")])
+    everything = pd.read_csv(folder / "predictions_all.csv").set_index("case_id")
+    assert set(everything.index) == set(pd.read_csv(tiny_cohort / "mri.csv")["case_id"])
+    tested = pd.read_csv(folder / "predictions.csv").set_index("case_id")
+    assert everything.loc[tested.index, "probability"].to_numpy() == pytest.approx(tested["probability"].to_numpy())
+    assert (folder / "config.yaml").read_bytes() == before, "scoring a run must leave its record alone"
+
+
+def test_the_teachers_outputs_are_computed_once_and_right(pipeline: Path, options: Options, tmp_path: Path) -> None:
+    (kept,) = (pipeline / "teacher/outputs").glob("*.pt")
+    outputs = torch.load(kept, weights_only=True)
+    checkpoint = pipeline / "teacher/checkpoints/best.ckpt"
+    teacher = TeacherTVUS.load_from_checkpoint(checkpoint).eval()
+    data = build(options("student", tmp_path)).datamodule
+    assert isinstance(data, UnpairedDataModule)
+    with torch.no_grad():
+        logits = torch.cat([teacher(batch["image"]) for batch in data.clips()])
+    torch.testing.assert_close(outputs["logits"], logits)
+    written = kept.stat().st_mtime_ns
+    arguments = options("student", tmp_path / "second", "--model.init_args.teacher", str(checkpoint))
+    run(["fit", *arguments, "--profile.student_epochs", "2"])
+    assert [file.stat().st_mtime_ns for file in kept.parent.iterdir()] == [written], "a second student must reuse them"
+
+
+def test_no_clip_of_a_held_out_patient_teaches(pipeline: Path, tiny_cohort: Path) -> None:
+    (kept,) = (pipeline / "teacher/outputs").glob("*.pt")
+    folds = pd.read_csv(tiny_cohort / "tvus.csv").set_index("case_id")["fold"]
+    taught = folds[torch.load(kept, weights_only=True)["case_ids"]]
+    assert len(taught) == 24
+    assert set(taught) == {2, 3}
+
+
+def test_the_students_loss_is_the_papers(options: Options, pipeline: Path, tmp_path: Path) -> None:
+    upstream = ("--model.init_args.teacher", str(pipeline / "teacher/checkpoints/best.ckpt"))
+    cli = build(options("student", tmp_path, *upstream, "--profile.student_alpha", "0.7"))
+    seen: list[tuple[int, dict[str, float]]] = []
+
+    class Watch(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            seen.append((trainer.current_epoch, {k: float(v) for k, v in trainer.callback_metrics.items()}))
+
+    cli.trainer.callbacks.append(Watch())
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert len(seen) == 6
+    for epoch, metrics in seen:
+        weight = 0.7**epoch
+        assert metrics["train/distillation_weight"] == pytest.approx(weight)
+        mixed = weight * metrics["train/distillation"] + (1 - weight) * metrics["train/labels"]
+        assert metrics["train/loss"] == pytest.approx(mixed, rel=1e-4)
+
+
+def test_baselines_are_the_student_without_its_options(options: Options, tmp_path: Path) -> None:
+    cli = build(options("student", tmp_path, "--profile.student_epochs", "2"))
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert isinstance(cli.model, StudentKD)
+    assert cli.model.bank is None
+    assert "train/distillation" not in cli.trainer.callback_metrics
+    assert cli.trainer.callback_metrics["train/loss"] == cli.trainer.callback_metrics["train/labels"]
+
+
+def test_the_pretrained_encoder_is_what_the_student_starts_from(
+    pipeline: Path, options: Options, tmp_path: Path
+) -> None:
+    pretrained = pipeline / "mae/checkpoints/best.ckpt"
+    cli = build(options("student", tmp_path, "--model.init_args.init_encoder", str(pretrained)))
+    cli.model.setup("fit")
+    own = cli.model.encoder.state_dict()
+    expected = {k.removeprefix("network.encoder."): v for k, v in weights(pretrained).items() if "encoder." in k}
+    assert own.keys() <= expected.keys()
+    for key, value in own.items():
+        torch.testing.assert_close(value, expected[key])
+
+
+class Crash(Callback):
+    """Stops a fit as a power cut would, at the start of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise RuntimeError("power cut")
+
+
+@pytest.mark.parametrize("stage", ["mae", "teacher", "student"])
+def test_a_resumed_run_ends_as_an_uninterrupted(
+    stage: str, pipeline: Path, options: Options, tmp_path: Path
+) -> None:
+    further = (
+        ("--model.init_args.teacher", str(pipeline / "teacher/checkpoints/best.ckpt")) if stage == "student" else ()
+    )
+    whole = build(options(stage, tmp_path / "whole", *further))
+    whole.trainer.fit(whole.model, whole.datamodule)
+    killed = build(options(stage, tmp_path / "resumed", *further))
+    killed.trainer.callbacks.append(Crash(epoch=3))
+    with pytest.raises(RuntimeError, match="power cut"):
+        killed.trainer.fit(killed.model, killed.datamodule)
+    checkpoints = tmp_path / "resumed/checkpoints"
+    assert not (checkpoints / "best.ckpt").exists(), "only a finished stage may publish its checkpoint"
+    resumed = build(options(stage, tmp_path / "resumed", *further))
+    resumed.trainer.fit(resumed.model, resumed.datamodule, ckpt_path=str(checkpoints / "last.ckpt"))
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = weights(tmp_path / "whole/checkpoints" / name), weights(checkpoints / name)
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert torch.equal(value, other[key]), f"{name}: {key} differs"
+    assert (tmp_path / "whole/metrics.csv").read_text() == (tmp_path / "resumed/metrics.csv").read_text()
+
+
+def test_options_win_over_the_checkpoint_that_is_resumed(options: Options, pipeline: Path, tmp_path: Path) -> None:
+    last = str(pipeline / "mae/checkpoints/last.ckpt")
+    arguments = options("mae", tmp_path, "--profile.mae_lr", "0.5", "--profile.mae_epochs", "5")
+    run(["fit", *arguments, "--ckpt_path", last])
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["model"]["init_args"]["optimisation"]["init_args"]["lr"] == 0.5
+    checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert json.loads(json.dumps(checkpoint["hyper_parameters"]["optimisation"]))["init_args"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("stage", "further", "message"),
+    [
+        ("student", ("--model.init_args.init_encoder", "{runs}/none.ckpt"), "none.ckpt: no such checkpoint"),
+        ("student", ("--model.init_args.init_encoder", "{runs}/teacher/checkpoints/best.ckpt"), "holds no MAE encoder"),
+        (
+            "student",
+            ("--model.init_args.init_encoder", "{runs}/mae/checkpoints/best.ckpt", "--profile.encoder_width", "48"),
+            r"does not fit the configured network: .* is \(24,\) in the file and \(48,\)",
+        ),
+        ("student", ("--model.init_args.teacher", "{runs}/mae/checkpoints/best.ckpt"), "holds no TVUS teacher"),
+        ("student", ("--model.init_args.teacher", "{runs}/mae/config.yaml"), "not a readable checkpoint"),
+        ("mae", ("--cohort", "{runs}/nowhere"), "no such file; make it with `poddistill ingest mri"),
+        ("mae", ("--fold", "9"), "fold"),
+        ("mae", ("--profile.patch_size", "[3,3,3]"), "does not divide image_size"),
+        ("mae", ("--profile.volume_size", "[8,16,32]"), "volumes of .* meet an encoder with image_size"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(
+    stage: str, further: tuple[str, ...], message: str, pipeline: Path, options: Options, tmp_path: Path
+) -> None:
+    filled = [part.format(runs=pipeline) for part in further]
+    with pytest.raises(InputError, match=message) as raised:
+        run(["fit", *options(stage, tmp_path, *filled)])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        (("--trainer.max_epochs", "many"), "trainer.max_epochs"),
+        (("--model.init_args.nework", "1"), "'nework' is not accepted"),
+        (("--nonsense", "1"), "nonsense"),
+        (("--config", "nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(
+    further: tuple[str, ...], message: str, options: Options, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        run(["fit", *options("mae", tmp_path, *further)])
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300
