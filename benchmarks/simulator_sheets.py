@@ -98,9 +98,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = SimulationSettings(seed=arguments.seed)
     if arguments.fine:
-        settings = SimulationSettings(
-            seed=arguments.seed, volume_shape=(96, 160, 160), clip_shape=(32, 112, 112)
-        )
+        settings = SimulationSettings(seed=arguments.seed, volume_shape=(96, 160, 160), clip_shape=(32, 112, 112))
     volume_sheet(settings, arguments.out / "volumes.png")
     slices_sheet(settings, arguments.out / "slices.png")
     clip_sheet(settings, arguments.out / "clips.png")

@@ -170,7 +170,9 @@ class CohortDataModule(pl.LightningDataModule):
 
     def sequential_dataloader(self, rows: np.ndarray) -> DataLoader:
         """Returns a loader of these rows of the manifest in their order, whole in every process, not augmented."""
-        return DataLoader(self._dataset(rows), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_as_is)
+        return DataLoader(
+            self._dataset(rows), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_as_is
+        )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments training batches where they now are."""

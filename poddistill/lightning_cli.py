@@ -14,7 +14,8 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from data_modules.errors import InputError, UsageError
-from poddistill.training.run_folder import RunConfig
+from poddistill.training.checkpoints import read_checkpoint
+from poddistill.training.run_folder import BestCheckpoint, RunConfig, is_dry
 
 
 class StageCLI(LightningCLI):
@@ -47,8 +48,12 @@ class StageCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Tests the best checkpoint where that was asked for and the fit was not interrupted."""
-        if self.config.fit.test_after_fit and not (self.trainer.interrupted or self.trainer.fast_dev_run):
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path="best", verbose=False)
+        if self.config.fit.test_after_fit and not (self.trainer.interrupted or is_dry(self.trainer)):
+            # Not by trainer.test(ckpt_path="best"): Lightning's weight averaging, still alive from the fit, would then
+            # put the raw weights in place of the averaged ones that were validated and selected.
+            (selection,) = (c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint))
+            self.model.load_state_dict(read_checkpoint(selection.best_model_path)["state_dict"])
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
 
 def run(argv: Sequence[str]) -> None:

@@ -17,7 +17,6 @@ from data_modules.ingest.matching import MatchedImage
 from data_modules.ingest.nifti import read_nifti
 from data_modules.ingest.pseudonyms import Pseudonyms
 from data_modules.ingest.video import read_clip
-from data_modules.ingest.volume import to_grid
 from data_modules.store import read_record, write_array
 
 FORMAT = 1  # raised when the same source would be stored otherwise, so that it is made anew
@@ -110,12 +109,17 @@ def _state(file: Path) -> tuple[int, int]:
 
 
 def _read_dicom(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
-    volume, affine, origin = read_series(case.source, case.match.image.files, case.match.image.frames)
-    array, record = to_grid(volume, affine, **case.parameters)
+    from data_modules.ingest.volume import to_grid  # MONAI takes seconds to import, and clips do without
+
+    image = case.match.image
+    volume, origin = read_series(case.source, image.files, image.frames)
+    array, record = to_grid(volume, np.array(image.affine), **case.parameters)
     return array, {"source": origin, **record}
 
 
 def _read_nifti(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
+    from data_modules.ingest.volume import to_grid
+
     volume, affine, origin = read_nifti(case.source / case.match.image.files[0])
     array, record = to_grid(volume, affine, **case.parameters)
     return array, {"source": origin, **record}

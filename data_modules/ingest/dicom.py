@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels import pixel_array
 
 from data_modules.ingest.images import Rejection, UnusableError
 from data_modules.ingest.nifti import check_values
@@ -87,9 +88,7 @@ def scan_headers(source: Path, files: Sequence[str]) -> list[Frame | Rejection]:
     return found
 
 
-def read_series(
-    source: Path, files: Sequence[str], frames: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads the planes of a volume, given in the order of their positions.
 
     Args:
@@ -98,41 +97,25 @@ def read_series(
         frames: The frame in its file of each plane.
 
     Returns:
-        Volume (slices, rows, columns) float32 in rescaled values, its affine (4, 4) to RAS coordinates in mm, and its
-        provenance.
+        Volume (slices, rows, columns) float32 in rescaled values, and its provenance.
 
     Raises:
         UnusableError: The pixels cannot be decoded or their values are no image's.
     """
     planes: list[np.ndarray] = []
-    geometry: list[Frame] = []
-    opened: tuple[str, Dataset, np.ndarray, list[Frame]] | None = None
+    opened = ""
     for file, index in zip(files, frames, strict=True):
-        if opened is None or opened[0] != file:
+        if file != opened:
             dataset: Dataset = pydicom.dcmread(source / file, force=True)
             pixels = _decode(dataset)
-            opened = (file, dataset, pixels, _frames(dataset, file))
-        _, dataset, pixels, of_file = opened
+            opened = file
         slope, intercept = _rescale(dataset, index)
         planes.append(pixels[index].astype(np.float32) * slope + intercept)
-        geometry.append(of_file[index])
+    if len({plane.shape for plane in planes}) > 1:
+        raise UnusableError("its slices differ in size")
     volume = np.stack(planes)
     check_values(volume)
-    return volume, series_affine(geometry), describe_source(dataset)
-
-
-def series_affine(frames: Sequence[Frame]) -> np.ndarray:
-    """Returns the affine (4, 4) from (slice, row, column) to RAS coordinates in mm, of planes in order of position."""
-    first, last = frames[0], frames[-1]
-    affine = np.eye(4)
-    if len(frames) > 1:
-        affine[:3, 0] = (np.array(last.position) - first.position) / (len(frames) - 1)
-    else:
-        affine[:3, 0] = first.normal
-    affine[:3, 1] = np.array(first.orientation[3:]) * first.spacing[0]
-    affine[:3, 2] = np.array(first.orientation[:3]) * first.spacing[1]
-    affine[:3, 3] = first.position
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM's axes are LPS
+    return volume, describe_source(dataset)
 
 
 def describe_source(dataset: Dataset) -> dict[str, Any]:
@@ -164,46 +147,47 @@ def _frames(header: Dataset, file: str) -> list[Frame]:
     n = int(header.get("NumberOfFrames") or 1)
     shared = next(iter(header.get("SharedFunctionalGroupsSequence") or []), Dataset())
     each = list(header.get("PerFrameFunctionalGroupsSequence") or [])
+    of_file: dict[str, Any] = {
+        "file": file,
+        "frames": n,
+        "instance": str(header.get("SOPInstanceUID", "")),
+        "series": str(header.get("SeriesInstanceUID", "")),
+        "study": str(header.get("StudyInstanceUID", "")),
+        "patient": str(header.get("PatientID") or "").strip(),
+        "name": str(header.get("PatientName") or ""),
+        "modality": str(header.get("Modality") or ""),
+        "image_type": tuple(str(part).upper() for part in header.get("ImageType") or ()),
+        "description": str(header.get("SeriesDescription") or ""),
+        "size": (int(header.get("Rows") or 0), int(header.get("Columns") or 0)),
+    }
     frames = []
     for index in range(n):
-        groups = [each[index], shared] if index < len(each) else [shared]
-
-        def value(keyword: str, macro: str, groups: list[Dataset] = groups) -> Any:
-            for group in groups:
-                for item in group.get(macro) or []:
-                    if (found := item.get(keyword)) is not None:
-                        return found
-            return None
-
-        echo_time = header.get("EchoTime") or value("EffectiveEchoTime", "MREchoSequence")
-        repetition = header.get("RepetitionTime") or value("RepetitionTime", "MRTimingAndRelatedParametersSequence")
-        orientation = header.get("ImageOrientationPatient") or value(
-            "ImageOrientationPatient", "PlaneOrientationSequence"
-        )
-        position = header.get("ImagePositionPatient") or value("ImagePositionPatient", "PlanePositionSequence")
-        spacing = header.get("PixelSpacing") or value("PixelSpacing", "PixelMeasuresSequence")
+        groups = [header, *(each[index : index + 1]), shared]
         frames.append(
             Frame(
-                file=file,
                 index=index,
-                frames=n,
-                instance=str(header.get("SOPInstanceUID", "")),
-                series=str(header.get("SeriesInstanceUID", "")),
-                study=str(header.get("StudyInstanceUID", "")),
-                patient=str(header.get("PatientID") or "").strip(),
-                name=str(header.get("PatientName") or ""),
-                modality=str(header.get("Modality") or ""),
-                image_type=tuple(str(part).upper() for part in header.get("ImageType") or ()),
-                description=str(header.get("SeriesDescription") or ""),
-                echo_time=float(echo_time or 0),
-                repetition_time=float(repetition or 0),
-                size=(int(header.get("Rows") or 0), int(header.get("Columns") or 0)),
-                orientation=tuple(map(float, orientation or ())),
-                position=tuple(map(float, position or ())),
-                spacing=tuple(map(float, spacing or ())),
+                echo_time=float(_value(groups, "EchoTime", "MREchoSequence", "EffectiveEchoTime") or 0),
+                repetition_time=float(_value(groups, "RepetitionTime", "MRTimingAndRelatedParametersSequence") or 0),
+                orientation=_floats(_value(groups, "ImageOrientationPatient", "PlaneOrientationSequence")),
+                position=_floats(_value(groups, "ImagePositionPatient", "PlanePositionSequence")),
+                spacing=_floats(_value(groups, "PixelSpacing", "PixelMeasuresSequence")),
+                **of_file,
             )
         )
     return frames
+
+
+def _value(groups: Sequence[Dataset], keyword: str, macro: str, keyword_in_macro: str = "") -> Any:
+    """An attribute of the header, or of the frame's own or the shared functional groups of an enhanced object."""
+    for item in (groups[0], *(item for group in groups[1:] for item in group.get(macro) or [])):
+        name = keyword if item is groups[0] else keyword_in_macro or keyword
+        if (found := item.get(name)) is not None and found != "":
+            return found
+    return None
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(map(float, values or ()))
 
 
 def _decode(dataset: Dataset) -> np.ndarray:
@@ -211,7 +195,7 @@ def _decode(dataset: Dataset) -> np.ndarray:
     if "PixelData" not in dataset:
         raise UnusableError("a file of the series has no pixels")
     try:
-        pixels = dataset.pixel_array
+        pixels = pixel_array(dataset)
     except Exception as error:
         # decoders of pydicom, gdcm and pylibjpeg each fail in their own ways
         raise UnusableError("a slice cannot be decoded", error) from error

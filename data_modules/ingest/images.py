@@ -45,6 +45,7 @@ class SourceImage:
         patient: The patient's id as the files have it.
         study: What one volume is chosen from: the DICOM study, otherwise the file.
         frames: Frame in each file, for multi-frame DICOM.
+        affine: Of a DICOM volume, (4, 4) from (slice, row, column) to RAS coordinates in mm.
         series: DICOM series UID.
         preference: The greatest of a study is chosen.
         objection: Why it is only used where a label row names it; empty: nothing against it.
@@ -56,6 +57,7 @@ class SourceImage:
     patient: str
     study: str
     frames: tuple[int, ...] = ()
+    affine: tuple[tuple[float, ...], ...] = ()
     series: str = ""
     preference: tuple[float, ...] = ()
     objection: str = ""

@@ -105,8 +105,8 @@ def _volume(stack: list[Frame]) -> SourceImage:
         raise UnusableError("slices share a position: several phases, b-values or copies in one series")
     if (np.abs(gaps - typical) > SPACING_TOLERANCE * typical).any():
         raise UnusableError(f"slices are missing or uneven: {gaps.min():.2f} to {gaps.max():.2f} mm apart")
-    step = (np.array(stack[-1].position) - first.position) / (len(stack) - 1)
-    if np.linalg.norm(np.cross(step, first.normal)) > SHEAR_TOLERANCE * np.linalg.norm(step):
+    across = np.array(stack[-1].position) - first.position
+    if np.linalg.norm(np.cross(across, first.normal)) > SHEAR_TOLERANCE * np.linalg.norm(across):
         raise UnusableError("a sheared stack: its slices are not aligned along their normal (gantry tilt)")
     plane = ("sagittal", "coronal", "axial")[int(np.abs(first.normal).argmax())]
     t2 = _t2_evidence(first)
@@ -114,6 +114,7 @@ def _volume(stack: list[Frame]) -> SourceImage:
         files=tuple(frame.file for frame in stack),
         frames=tuple(frame.index for frame in stack),
         format="dicom",
+        affine=tuple(map(tuple, series_affine(stack).tolist())),
         patient=first.patient or first.study,
         study=first.study or first.series,
         series=first.series,
@@ -121,6 +122,17 @@ def _volume(stack: list[Frame]) -> SourceImage:
         objection="an image derived from others" if first.image_type[:2] == DERIVED else "",
         choice={"t2_by": t2 or "no evidence", "plane": plane, "slices": len(stack)},
     )
+
+
+def series_affine(stack: Sequence[Frame]) -> np.ndarray:
+    """Returns the affine (4, 4) from (slice, row, column) to RAS coordinates in mm, of planes in order of position."""
+    first, last = stack[0], stack[-1]
+    affine = np.eye(4)
+    affine[:3, 0] = (np.array(last.position) - first.position) / (len(stack) - 1)
+    affine[:3, 1] = np.array(first.orientation[3:]) * first.spacing[0]
+    affine[:3, 2] = np.array(first.orientation[:3]) * first.spacing[1]
+    affine[:3, 3] = first.position
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM's axes are LPS
 
 
 def _positions(stack: Sequence[Frame]) -> np.ndarray:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
+import cv2
+
 from data_modules.errors import InputError
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -46,10 +48,7 @@ def count_workers(wanted: int, n_items: int, items_a_worker: int) -> int:
 
 def _prepare() -> None:
     """Gives a process one thread, leaves Ctrl-C to its parent, and ends it when the parent is gone."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which is later
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -58,9 +58,7 @@ class Anatomy:
     nuisance: Nuisance
 
 
-def patient_anatomy(
-    settings: SimulationSettings, patient: int, label: int, pressed: bool = False
-) -> Anatomy:
+def patient_anatomy(settings: SimulationSettings, patient: int, label: int, pressed: bool = False) -> Anatomy:
     """Build a patient's anatomy from the cohort's seed.
 
     Args:

@@ -125,16 +125,12 @@ def _write(settings: SimulationSettings, out: Path, examination: Examination) ->
             path = write_nifti(volume, settings.voxel_mm, folder, identity, rng)
         else:
             site = patient_site(settings, patient)
-            path = write_mr_series(
-                volume, settings.voxel_mm, folder, identity, settings.seed, patient, site, rng
-            )
+            path = write_mr_series(volume, settings.voxel_mm, folder, identity, settings.seed, patient, site, rng)
         truth["gap_mm"] = round(anatomy.gap, 3)
     else:
         clip = simulate_clip(settings, patient, label)
         sweep = draw_sweep(generator(settings.seed, patient, Stream.TVUS))
-        path = write_clip(
-            clip, settings.pixel_mm, sweep.duration, folder, identity, settings.seed, patient, rng
-        )
+        path = write_clip(clip, settings.pixel_mm, sweep.duration, folder, identity, settings.seed, patient, rng)
         truth["drag"] = round(drag(anatomy, sweep), 4)
     row: Row = {
         "patient_id": identity.patient_id,

@@ -21,9 +21,7 @@ def uid(*sources: object) -> str:
     return str(generate_uid(entropy_srcs=[str(source) for source in sources]))
 
 
-def common_header(
-    identity: Identity, seed: int, patient: int, modality: str, sop_class: str, instance: int
-) -> Dataset:
+def common_header(identity: Identity, seed: int, patient: int, modality: str, sop_class: str, instance: int) -> Dataset:
     """Start a DICOM object.
 
     Args:

@@ -4,8 +4,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FAMILY_NAMES = ("AALTO", "BIANCHI", "CHOWDHURY", "DUBOIS", "ERIKSEN", "FERREIRA", "GRUBER", "HORVAT", "IBRAHIM", "JANSEN", "KOWALSKA", "LINDT")
-GIVEN_NAMES = ("ADA", "BEATRIZ", "CLARA", "DILEK", "EMMA", "FATIMA", "GRETA", "HANNA", "INES", "JOANA", "KATARINA", "LEILA")
+FAMILY_NAMES = (
+    "AALTO",
+    "BIANCHI",
+    "CHOWDHURY",
+    "DUBOIS",
+    "ERIKSEN",
+    "FERREIRA",
+    "GRUBER",
+    "HORVAT",
+    "IBRAHIM",
+    "JANSEN",
+    "KOWALSKA",
+    "LINDT",
+)
+GIVEN_NAMES = (
+    "ADA",
+    "BEATRIZ",
+    "CLARA",
+    "DILEK",
+    "EMMA",
+    "FATIMA",
+    "GRETA",
+    "HANNA",
+    "INES",
+    "JOANA",
+    "KATARINA",
+    "LEILA",
+)
 STUDY_YEAR = 2021
 
 

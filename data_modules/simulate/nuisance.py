@@ -12,8 +12,8 @@ Floats = NDArray[np.float64]
 class Nuisance:
     """All random numbers of one patient's anatomy, in mm and degrees unless said otherwise.
 
-    Both what a free and what an obliterated pouch would look like is here, so the same patient can be built with either label and
-    differs in nothing else. Fields that end in ``_u`` are uniform in [0, 1] and decide a sign by a threshold.
+    Both what a free and what an obliterated pouch would look like is here, so the same patient can be built with
+    either label and differs in nothing else. Fields that end in ``_u`` are uniform in [0, 1] and decide a sign by a threshold.
     """
 
     shift: Floats  # (3,) of the whole pelvis: posterior, inferior, left
@@ -31,7 +31,7 @@ class Nuisance:
     layers: Floats  # (2,) thickness of half the endometrium and of the junctional zone
     rectum_radius: float
     rectum_wall: float
-    rectum_content_u: float
+    rectum_content: str  # gas, stool or collapsed
     rectum_nodes: Floats  # (7, 2) offsets in the plane
     rectum_lateral: Floats  # (7,) z
     rectum_bulges: Floats  # (9,) relative width along the arc
@@ -72,7 +72,7 @@ def draw_nuisance(rng: np.random.Generator) -> Nuisance:
         rng: Generator of the patient's anatomy stream.
 
     Returns:
-        The numbers; sizes follow published normal values of the uterus and rectum where a study gives them, else are ours.
+        The numbers; the sizes are ours, of the order of normal anatomy.
     """
     uniform, normal = rng.uniform, rng.normal
     return Nuisance(
@@ -91,23 +91,23 @@ def draw_nuisance(rng: np.random.Generator) -> Nuisance:
         layers=uniform([1.5, 3.0], [4.0, 6.0]),
         rectum_radius=float(np.clip(normal(10, 2.2), 6, 16)),
         rectum_wall=uniform(2.0, 4.5),
-        rectum_content_u=uniform(),
+        rectum_content=str(rng.choice(["gas", "stool", "collapsed"], p=[0.35, 0.40, 0.25])),
         rectum_nodes=normal(0, [2.5, 1.5], (7, 2)),
         rectum_lateral=normal(0, 3.0, 7),
         rectum_bulges=np.clip(normal(0, 0.10, 9), -0.2, 0.2),
         site=uniform(),
         share=uniform(),
         close_u=uniform(),
-        close_gap=uniform(1.2, 3.0),
-        free_gap=uniform(3.0, 7.0),
+        close_gap=uniform(1.6, 3.2),
+        free_gap=uniform(3.0, 7.5),
         free_window=uniform(14, 30),
         severity=rng.beta(3, 1.6),
         filled_u=uniform(),
         tethered_gap=uniform(0.0, 0.9),
         filled_gap=uniform(1.0, 5.0),
         tethered_window=uniform(8, 20),
-        fillet=uniform(4, 9),
-        plaque_half_width=uniform(9, 18),
+        fillet=uniform(6, 12),
+        plaque_half_width=uniform(12, 20),
         pressed_gap=uniform(0.5, 2.5),
         fat_plane=uniform(-0.12, 0.12),
         fluid_u=uniform(),

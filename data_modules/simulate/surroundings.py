@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_modules.simulate.anatomy import Anatomy
+from data_modules.simulate.tubes import Array
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Ellipsoid:
         radii: Half axes in mm before the tilt.
         tilt: In-plane rotation in degrees, from posterior towards inferior.
         tissue: Name of the tissue.
-        square: Superellipsoid of exponent 4, almost a box, for bones and muscles.
+        square: Superellipsoid of exponent 4, almost a box, for bones.
     """
 
     centre: tuple[float, float, float]
@@ -24,6 +25,29 @@ class Ellipsoid:
     tilt: float
     tissue: str
     square: bool = False
+
+    def outside(self, x: Array, y: Array, z: Array) -> Array:
+        """Signed distance in mm from the surface, exact along the shortest half axis.
+
+        Args:
+            x: (W,) posterior coordinates in mm.
+            y: (H,) inferior coordinates in mm.
+            z: (D,) coordinates to the left in mm.
+
+        Returns:
+            (D, H, W), negative inside.
+        """
+        cx, cy, cz = (np.float32(c) for c in self.centre)
+        rx, ry, rz = (np.float32(r) for r in self.radii)
+        angle = np.deg2rad(self.tilt)
+        cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        beside, below, behind_centre = (z[:, None, None] - cz) / rz, y[:, None] - cy, x - cx
+        along, across = (cos * behind_centre + sin * below) / rx, (cos * below - sin * behind_centre) / ry
+        if self.square:
+            scaled = np.sqrt(np.sqrt(along**4 + across**4 + beside**4))
+        else:
+            scaled = np.sqrt(along**2 + across**2 + beside**2)
+        return (scaled - 1) * np.float32(min(self.radii))
 
 
 def behind(anatomy: Anatomy) -> list[Ellipsoid]:
@@ -82,7 +106,7 @@ def _side_walls(anatomy: Anatomy) -> list[Ellipsoid]:
 def _bladder(anatomy: Anatomy) -> list[Ellipsoid]:
     n = anatomy.nuisance
     size = np.array([12 + 9 * n.filling, 8 + 9 * n.filling, 15 + 9 * n.filling])
-    x, y = n.shift[:2] + (-27, 17 - 4 * n.filling)
+    x, y = float(n.shift[0]) - 27, float(n.shift[1]) + 17 - 4 * n.filling
     wall = 3.2 - 1.2 * n.filling
     rx, ry, rz = map(float, size)
     return [

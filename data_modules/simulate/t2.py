@@ -68,8 +68,7 @@ class Grid:
     def centred(cls, shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> "Grid":
         """Build the grid of a (D, H, W) volume."""
         z, y, x = (
-            ((np.arange(n) - (n - 1) / 2) * size).astype(np.float32)
-            for n, size in zip(shape, voxel_mm, strict=True)
+            ((np.arange(n) - (n - 1) / 2) * size).astype(np.float32) for n, size in zip(shape, voxel_mm, strict=True)
         )
         return cls(x, y, z)
 
@@ -96,9 +95,8 @@ def paint_t2(anatomy: Anatomy, grid: Grid, levels: dict[str, float], texture: Ar
     outside_rectum = _outside(anatomy.rectum, grid)
     _blend(volume, outside_rectum, levels["rectal wall"])
     _blend(volume, outside_rectum + n.rectum_wall, levels["rectal mucosa"])
-    if n.rectum_content_u < 0.75:  # else collapsed
-        gas = n.rectum_content_u < 0.35
-        content = levels["rectal gas"] if gas else levels["stool"] * (1 + 3 * texture)
+    if n.rectum_content != "collapsed":
+        content = levels["rectal gas"] if n.rectum_content == "gas" else levels["stool"] * (1 + 3 * texture)
         _blend(volume, outside_rectum + n.rectum_wall + 1.6, content)
 
     outside_uterus = _outside(anatomy.uterus, grid)
@@ -125,24 +123,14 @@ def _blend(volume: Array, distance: Array, level: float | Array, opacity: float 
 
 def _paint_ellipsoid(volume: Array, grid: Grid, part: Ellipsoid, levels: dict[str, float]) -> None:
     reach = max(part.radii) + EDGE_MM
-    lows, highs = (
-        [int(np.searchsorted(axis, c + sign * reach)) for axis, c in zip((grid.z, grid.y, grid.x), part.centre[::-1])]
-        for sign in (-1, 1)
+    box = tuple(
+        slice(*np.searchsorted(axis, (centre - reach, centre + reach)))
+        for axis, centre in zip((grid.z, grid.y, grid.x), part.centre[::-1], strict=True)
     )
-    box = tuple(slice(low, high) for low, high in zip(lows, highs, strict=True))
     inside = volume[box]
     if inside.size == 0:
         return
-    z = (grid.z[box[0], None, None] - np.float32(part.centre[2])) / np.float32(part.radii[2])
-    y = grid.y[box[1], None] - np.float32(part.centre[1])
-    x = grid.x[box[2]] - np.float32(part.centre[0])
-    cos, sin = np.float32(np.cos(np.deg2rad(part.tilt))), np.float32(np.sin(np.deg2rad(part.tilt)))
-    along, across = (cos * x + sin * y) / np.float32(part.radii[0]), (cos * y - sin * x) / np.float32(part.radii[1])
-    if part.square:
-        scaled = np.sqrt(np.sqrt(along**4 + across**4 + z**4))
-    else:
-        scaled = np.sqrt(along**2 + across**2 + z**2)
-    _blend(inside, (scaled - 1) * np.float32(min(part.radii)), levels[part.tissue])
+    _blend(inside, part.outside(grid.x[box[2]], grid.y[box[1]], grid.z[box[0]]), levels[part.tissue])
 
 
 def _paint_uterus(
@@ -160,7 +148,7 @@ def _paint_uterus(
     body = np.clip((arc - anatomy.cervix_length + 4) / 8, 0, 1)
     edge = np.float32(1 / EDGE_MM)
 
-    def cover(limit: float | Array) -> Array:
+    def cover(limit: float | np.float32 | Array) -> Array:
         return np.clip(0.5 - (from_axis - limit) * edge, 0, 1)
 
     cervix = np.full_like(volume, levels["outer cervix"])
@@ -215,12 +203,19 @@ def _paint_pouch(
 
     opacity = (0.35 if anatomy.label else 0.8) + n.fat_plane
     near = window(anatomy.site, 26)
-    _blend(volume, channel - anatomy.gap - 2.5, levels["fat plane"], np.float32(opacity) * near * _both(outside_uterus, outside_rectum))
+    _blend(
+        volume,
+        channel - anatomy.gap - 2.5,
+        levels["fat plane"],
+        np.float32(opacity) * near * _both(outside_uterus, outside_rectum),
+    )
     if anatomy.fluid:
         # Adhesions displace fluid upwards, out of the pouch's bottom (Macario et al.).
         centre = anatomy.site + np.array([2.0, -17.0 if anatomy.label else 2.0], dtype=np.float32)
         pool = window(centre, 13) * np.exp(-((beside / np.float32(18)) ** 4))
-        _blend(volume, channel - anatomy.gap - anatomy.fluid, levels["fluid"], pool * _both(outside_uterus, outside_rectum))
+        _blend(
+            volume, channel - anatomy.gap - anatomy.fluid, levels["fluid"], pool * _both(outside_uterus, outside_rectum)
+        )
     if anatomy.label:
         # Smooth minimum of the two distances: a fillet of fibrosis where the organs meet, k = its reach in mm.
         k = np.maximum(n.fillet * severity, 2 * np.float32(anatomy.gap) + 2.5)

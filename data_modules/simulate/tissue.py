@@ -1,25 +1,36 @@
-"""What the ultrasound meets: scatterers of uterus, rectum and their surroundings on canvases that move with the tissue."""
+"""What the ultrasound meets: echoes of uterus, rectum and their surroundings on canvases that move with the tissue."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from data_modules.simulate.anatomy import Anatomy
+from data_modules.simulate.surroundings import Ellipsoid, behind, within
 from data_modules.simulate.tubes import Array, Tube
 
 ECHO_DB = {
     "fat": -4.0,
     "urine": -60.0,
+    "bladder wall": -10.0,
+    "urethra": -18.0,
+    "muscle": -18.0,
+    "bowel wall": -16.0,
     "bowel": -10.0,
-    "bowel fluid": -24.0,
+    "bowel gas": 0.0,
+    "bowel fluid": -26.0,
+    "ovary": -14.0,
+    "cyst": -45.0,
+    "endometrioma": -20.0,
+    "vein": -35.0,
+    "flow void": -35.0,
     "cervix": -13.0,
     "cervical canal": -20.0,
     "myometrium": -15.0,
     "junctional zone": -20.0,
     "endometrium": -6.0,
     "fibroid": -23.0,
+    "nodule": -24.0,
     "serosa": 2.0,
     "rectal muscle": -24.0,
     "rectal mucosa": -9.0,
@@ -41,7 +52,8 @@ class Canvas:
     """Scatterers of the three tissues in their position at rest.
 
     Attributes:
-        tissues: Name to (SIZE, SIZE, 3) float32: echo in dB, signed distance to the organ's outline in mm, gas in [0, 1].
+        tissues: Name to (SIZE, SIZE, 3) float32: echo in dB, signed distance to the organ's outline in
+            mm, gas in [0, 1].
         origin: (x, y) in mm of the first texel.
     """
 
@@ -64,7 +76,8 @@ class Canvas:
         columns = (x - np.float32(self.origin[0]) - dx) * np.float32(1 / TEXEL_MM)
         rows = (y - np.float32(self.origin[1]) - dy) * np.float32(1 / TEXEL_MM)
         columns, rows = columns.astype(np.float32, copy=False), rows.astype(np.float32, copy=False)
-        return cv2.remap(self.tissues[tissue], columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        texels = cv2.remap(self.tissues[tissue], columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(texels, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -98,63 +111,34 @@ def scatter(anatomy: Anatomy, scatterers: Scatterers) -> Canvas:
     Returns:
         The canvas.
     """
-    n = anatomy.nuisance
     # At rest the probe's view spans from the external os upwards.
     os = anatomy.uterus.centres[0]
-    origin = (float(os[0]) - SIZE * TEXEL_MM / 2 + 4, float(os[1]) - SIZE * TEXEL_MM + 36)
     extent = SIZE * TEXEL_MM
+    origin = (float(os[0]) - extent / 2 + 4, float(os[1]) - extent + 36)
     coarse = round(extent / FIELD_MM)
-    axis = ((np.arange(coarse, dtype=np.float32) + 0.5) * np.float32(extent / coarse)) - np.float32(TEXEL_MM / 2)
+    axis = (np.arange(coarse, dtype=np.float32) + 0.5) * np.float32(extent / coarse) - np.float32(TEXEL_MM / 2)
     x, y = axis + np.float32(origin[0]), axis + np.float32(origin[1])
 
     outside_uterus, outside_rectum = (_outside(tube, x, y) for tube in (anatomy.uterus, anatomy.rectum))
-    from_axis, _, _, arc = anatomy.uterus.axis(x, y)
-
-    in_body = np.clip((arc - anatomy.cervix_length + 4) / 8, 0, 1)
-    uterus = ECHO_DB["cervix"] + in_body * (ECHO_DB["myometrium"] - ECHO_DB["cervix"])
-    uterus = _layer(uterus, ECHO_DB["junctional zone"], in_body * _step(from_axis - n.layers.sum()))
-    uterus = _layer(uterus, ECHO_DB["endometrium"], in_body * _step(from_axis - n.layers[0]))
-    uterus = _layer(uterus, ECHO_DB["cervical canal"], (1 - in_body) * _step(from_axis - 1.5))
-    for u_arc, depth, side, size in n.fibroids:
-        ball = int(np.interp(u_arc, [0, 1], [12, len(anatomy.uterus.radii) - 1]))
-        reach, angle = anatomy.uterus.radii[ball] * (0.35 + 0.5 * depth), 2 * np.pi * side
-        centre = anatomy.uterus.centres[ball] + reach * np.array([np.cos(angle), np.sin(angle)])
-        uterus = _layer(uterus, ECHO_DB["fibroid"], _disc(x, y, centre, 3 + 8 * size**2))
-    uterus = _layer(uterus, ECHO_DB["serosa"], 0.8 * np.exp(-((outside_uterus + 0.7) ** 2)))
-
-    inside = outside_rectum + n.rectum_wall
-    collapsed, gassy = n.rectum_content_u >= 0.75, n.rectum_content_u < 0.35
-    lumen = _step(inside + 1.8)
-    content = "rectal mucosa" if collapsed else "gas" if gassy else "stool"
-    rectum = np.full_like(inside, ECHO_DB["rectal muscle"])
-    rectum = _layer(rectum, ECHO_DB["rectal mucosa"], _step(inside))
-    rectum = _layer(rectum, ECHO_DB[content], lumen)
-    rectum = _layer(rectum, ECHO_DB["serosa"], 0.8 * np.exp(-((outside_rectum + 0.7) ** 2)))
-    gas = lumen * (0.0 if collapsed else 1.0 if gassy else 0.3)
-
-    background = np.full_like(inside, ECHO_DB["fat"])
-    for u_x, u_y, _, long, _, content_u in n.bowel:
-        name = "bowel" if content_u > 0.5 else "bowel fluid"
-        loop = _disc(x, y, np.array([-45 + 75 * u_x, -52 + 26 * u_y]), 6 + 6 * long)
-        background = _layer(background, ECHO_DB[name], loop)
-    stretch = np.array([12 + 9 * n.filling, 8 + 9 * n.filling], dtype=np.float32)
-    centre = n.shift[:2] + (-27, 17 - 4 * n.filling)
-    bladder = np.hypot((x - np.float32(centre[0])) / stretch[0], (y[:, None] - np.float32(centre[1])) / stretch[1])
-    background = _layer(background, ECHO_DB["urine"], _step((bladder - 1) * stretch[1]))
+    uterus = _uterus_db(anatomy, outside_uterus, x, y)
+    rectum, gas = _rectum_db(anatomy, outside_rectum)
+    for part in within(anatomy):
+        for level in (uterus, rectum):
+            _paint(level, part, anatomy, x, y)
+    background = np.full_like(uterus, ECHO_DB["fat"])
+    for part in behind(anatomy):
+        if part.tissue in ECHO_DB:  # bones lie beyond the depth
+            _paint(background, part, anatomy, x, y)
 
     zero = np.zeros_like(background)
+    layers = {
+        "uterus": (uterus, outside_uterus, zero),
+        "rectum": (rectum, outside_rectum, gas),
+        "background": (background, zero, zero),
+    }
     tissues = {
-        name: _canvas(level_db, outline, lumen_gas, echo, clumps)
-        for (name, level_db, outline, lumen_gas), echo, clumps in zip(
-            [
-                ("uterus", uterus, outside_uterus, zero),
-                ("rectum", rectum, outside_rectum, gas),
-                ("background", background, zero, zero),
-            ],
-            scatterers.echo,
-            scatterers.clumps,
-            strict=True,
-        )
+        name: _canvas(np.stack(fields, axis=-1), echo, clumps)
+        for (name, fields), echo, clumps in zip(layers.items(), scatterers.echo, scatterers.clumps, strict=True)
     }
     return Canvas(tissues, origin)
 
@@ -165,25 +149,56 @@ def _outside(tube: Tube, x: Array, y: Array) -> Array:
     return distance - radius
 
 
-def _step(distance: Array) -> Array:
+def _uterus_db(anatomy: Anatomy, outside: Array, x: Array, y: Array) -> Array:
+    from_axis, _, _, arc = anatomy.uterus.axis(x, y)
+    endometrium, junction = anatomy.nuisance.layers
+    in_body = np.clip((arc - np.float32(anatomy.cervix_length - 4)) / 8, 0, 1)
+    level = ECHO_DB["cervix"] + in_body * np.float32(ECHO_DB["myometrium"] - ECHO_DB["cervix"])
+    _layer(level, "cervical canal", (1 - in_body) * _step(from_axis - 1.5))
+    _layer(level, "junctional zone", in_body * _step(from_axis - np.float32(endometrium + junction)))
+    _layer(level, "endometrium", in_body * _step(from_axis - np.float32(endometrium)))
+    _layer(level, "serosa", _rim(outside))
+    return level
+
+
+def _rectum_db(anatomy: Anatomy, outside: Array) -> tuple[Array, Array]:
+    """Echo level in dB and gas in [0, 1]."""
+    n = anatomy.nuisance
+    inside = outside + np.float32(n.rectum_wall)
+    lumen = _step(inside + 1.8)
+    level = np.full_like(inside, ECHO_DB["rectal muscle"])
+    _layer(level, "rectal mucosa", _step(inside))
+    content, gas = {"gas": ("gas", 1.0), "stool": ("stool", 0.3), "collapsed": ("rectal mucosa", 0.0)}[n.rectum_content]
+    _layer(level, content, lumen)
+    _layer(level, "serosa", _rim(outside))
+    return level, lumen * np.float32(gas)
+
+
+def _paint(level: Array, part: Ellipsoid, anatomy: Anatomy, x: Array, y: Array) -> None:
+    """Paint the cut of an ellipsoid with the plane of the uterus, in place."""
+    plane = anatomy.uterus.z[:1]
+    if abs(part.centre[2] - plane[0]) < part.radii[2]:
+        _layer(level, part.tissue, _step(part.outside(x, y, plane)[0]))
+
+
+def _layer(level: Array, tissue: str, cover: Array) -> None:
+    """Put a tissue over others with soft cover in [0, 1], in place."""
+    level += cover * (np.float32(ECHO_DB[tissue]) - level)
+
+
+def _rim(outside: Array) -> Array:
+    """Cover of a thin layer just below the surface."""
+    return np.float32(0.8) * np.exp(-((outside + np.float32(0.7)) ** 2))
+
+
+def _step(outside: Array) -> Array:
     """1 inside, 0 outside, soft over a millimetre or so."""
-    return np.clip(0.5 - distance * np.float32(1 / 1.2), 0, 1).astype(np.float32)
+    return np.clip(0.5 - outside * np.float32(1 / 1.2), 0, 1)
 
 
-def _layer(below: Array, level_db: float, cover: Array) -> Array:
-    """Put a tissue's echo level in dB over another, with soft cover in [0, 1]."""
-    return below + cover * (level_db - below)
-
-
-def _disc(x: Array, y: Array, centre: NDArray[np.floating], radius: float) -> Array:
-    """Soft cover of a disc on a grid."""
-    return _step(np.hypot(x - np.float32(centre[0]), y[:, None] - np.float32(centre[1])) - np.float32(radius))
-
-
-def _canvas(level_db: Array, outline: Array, gas: Array, echo: Array, clumps: Array) -> Array:
-    """Stack echo, outline and gas at the resolution of the scatterers."""
-    fields = np.stack([level_db, outline, gas], axis=-1).astype(np.float32)
-    fields = cv2.resize(fields, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+def _canvas(coarse: Array, echo: Array, clumps: Array) -> Array:
+    """Refine echo level, outline and gas to the resolution of the scatterers, and add the scatterers' speckle."""
+    fields = np.asarray(cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
     # Interference of the scatterers within the beam, then spatial compounding, which softens the speckle.
     field = cv2.GaussianBlur(echo, (0, 0), sigmaX=BEAM_MM[0] / TEXEL_MM, sigmaY=BEAM_MM[1] / TEXEL_MM)
     power = cv2.GaussianBlur((field**2).sum(axis=-1), (0, 0), COMPOUNDING_MM / TEXEL_MM)

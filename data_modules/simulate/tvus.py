@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_modules.simulate.anatomy import Anatomy, patient_anatomy
 from data_modules.simulate.settings import CLIP_EXTENT_MM, SimulationSettings
 from data_modules.simulate.streams import Stream, generator
-from data_modules.simulate.tissue import TEXEL_MM, Canvas, draw_scatterers, scatter
+from data_modules.simulate.tissue import Canvas, draw_scatterers, scatter
 from data_modules.simulate.tubes import Array
 
 APEX_MM = 11.0  # radius of the curved probe face
@@ -119,9 +119,7 @@ def simulate_clip(settings: SimulationSettings, patient: int, label: int) -> NDA
     return _display(echo, gas, noise, sweep, settings)
 
 
-def _insonify(
-    anatomy: Anatomy, canvas: Canvas, sweep: Sweep, shape: tuple[int, int, int]
-) -> tuple[Array, Array]:
+def _insonify(anatomy: Anatomy, canvas: Canvas, sweep: Sweep, shape: tuple[int, int, int]) -> tuple[Array, Array]:
     """Echo in dB and gas in [0, 1], both (T, R, A), at R depths along A beams."""
     frames, depths, angles = shape
     seconds = np.arange(frames) / frames
@@ -142,7 +140,9 @@ def _insonify(
     echo, gas = np.empty((2, frames, depths, angles), dtype=np.float32)
     for frame in range(frames):
         beam = angle + np.float32(np.deg2rad(sweep.tilt) + rock[frame])
-        centre = os + wander[frame] + APEX_MM * np.array([-np.sin(np.deg2rad(sweep.tilt)), np.cos(np.deg2rad(sweep.tilt))])
+        centre = (
+            os + wander[frame] + APEX_MM * np.array([-np.sin(np.deg2rad(sweep.tilt)), np.cos(np.deg2rad(sweep.tilt))])
+        )
         x = np.float32(centre[0]) + radius * np.sin(beam)
         y = np.float32(centre[1]) - radius * np.cos(beam)
         move = push[frame] * (slide + press)
@@ -159,9 +159,7 @@ def _insonify(
     return echo, gas
 
 
-def _display(
-    echo: Array, gas: Array, noise: Array, sweep: Sweep, settings: SimulationSettings
-) -> NDArray[np.uint8]:
+def _display(echo: Array, gas: Array, noise: Array, sweep: Sweep, settings: SimulationSettings) -> NDArray[np.uint8]:
     """Attenuation and shadows, log compression and scan conversion."""
     frames, depths, angles = echo.shape
     step_mm = DEPTH_MM / depths

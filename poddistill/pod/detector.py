@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from poddistill.losses.labels import WeightedBCE
-from poddistill.training.optimiser import Optimisation, configure
+from poddistill.training.optimisation import Optimisation, configure
 from poddistill.training.scores import CaseScores, auroc
 
 Batch = dict[str, Tensor]

@@ -6,7 +6,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
-from poddistill.training.optimiser import Optimisation, configure
+from poddistill.training.optimisation import Optimisation, configure
 
 
 class MAEPretrain(pl.LightningModule):

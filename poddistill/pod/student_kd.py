@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from data_modules.errors import InputError
 from poddistill.losses.distillation import DistillationLoss
 from poddistill.losses.labels import WeightedBCE
 from poddistill.losses.pairing import Pairing, TeacherBank
 from poddistill.losses.schedules import Schedule
-from poddistill.pod.checkpoints import load_encoder
 from poddistill.pod.detector import Batch, Detector
 from poddistill.pod.teacher_outputs import teacher_bank
-from poddistill.training.optimiser import Optimisation
+from poddistill.training.checkpoints import load_encoder
+from poddistill.training.optimisation import Optimisation
 
 
 class StudentKD(Detector):
@@ -72,9 +73,16 @@ class StudentKD(Detector):
             load_encoder(self.encoder, self.init_encoder)
 
     def on_fit_start(self) -> None:
-        """Looks up the frozen teacher's outputs: they never change, so each clip is seen once."""
+        """Looks up the frozen teacher's outputs: they never change, so each clip is seen once.
+
+        Raises:
+            InputError: If there is a teacher, but not all that distillation needs.
+        """
         super().on_fit_start()
         if self.teacher:
+            for name in ("pairing", "distillation", "schedule"):
+                if getattr(self, name) is None:
+                    raise InputError(f"model.teacher is set, but model.{name} is not: give all of them, or no teacher")
             self.bank = teacher_bank(self.teacher, self.trainer, self.device)
 
     def forward(self, volume: Tensor) -> Tensor:
@@ -87,7 +95,7 @@ class StudentKD(Detector):
         labels_loss = self.label_loss(logits, batch["label"])
         parts = {"train/labels": labels_loss}
         loss = labels_loss
-        if self.bank is not None:
+        if self.bank is not None and self.pairing and self.distillation and self.schedule:
             clips = self.pairing(batch["label"], self.bank)
             distillation_loss = self.distillation(logits, self.bank.logits[clips])
             weight = self.schedule(self.current_epoch)

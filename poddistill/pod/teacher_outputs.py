@@ -4,14 +4,16 @@ import hashlib
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
 from data_modules.errors import InputError
 from data_modules.unpaired import UnpairedDataModule
 from poddistill.losses.pairing import TeacherBank
-from poddistill.pod.checkpoints import read_checkpoint
 from poddistill.pod.teacher_tvus import TeacherTVUS
+from poddistill.training.checkpoints import read_checkpoint
 
 
 def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.device) -> TeacherBank:
@@ -34,25 +36,25 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
     key = hashlib.sha256(f"{weights.hexdigest()} {data.clip_fingerprint()}".encode()).hexdigest()[:24]
     kept = Path(checkpoint).resolve().parent.parent / "outputs" / f"{key}.pt"
     if trainer.is_global_zero and not kept.is_file():
-        _compute(checkpoint, data, device, kept)
+        _compute(checkpoint, data.clips(), data.tvus.manifest["case_id"], device, kept)
     trainer.strategy.barrier("teacher outputs")
     outputs = torch.load(kept, map_location=device, weights_only=True)
     return TeacherBank(outputs["logits"], outputs["labels"], tuple(outputs["case_ids"]))
 
 
 @torch.inference_mode()
-def _compute(checkpoint: str | Path, data: UnpairedDataModule, device: torch.device, kept: Path) -> None:
+def _compute(checkpoint: str | Path, clips: DataLoader, case_ids: pd.Series, device: torch.device, kept: Path) -> None:
     try:
         teacher = TeacherTVUS.load_from_checkpoint(checkpoint, map_location=device).eval()
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise InputError(f"{checkpoint}: holds no TVUS teacher; give the best.ckpt of the teacher stage") from error
     logits, labels, index = [], [], []
-    for batch in data.clips():
+    for batch in clips:
         logits.append(teacher(batch["image"].to(device)).cpu())
         labels.append(batch["label"])
         index.append(batch["index"])
-    case_ids = data.tvus.manifest["case_id"].iloc[torch.cat(index).numpy()].tolist()
+    names = case_ids.iloc[torch.cat(index).numpy()].tolist()
     kept.parent.mkdir(exist_ok=True)
     temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
-    torch.save({"logits": torch.cat(logits), "labels": torch.cat(labels), "case_ids": case_ids}, temporary)
+    torch.save({"logits": torch.cat(logits), "labels": torch.cat(labels), "case_ids": names}, temporary)
     temporary.replace(kept)

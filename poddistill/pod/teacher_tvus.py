@@ -7,7 +7,7 @@ from torch import Tensor
 from poddistill.losses.labels import WeightedBCE
 from poddistill.nets.r2plus1d import R2Plus1D
 from poddistill.pod.detector import Batch, Detector
-from poddistill.training.optimiser import Optimisation
+from poddistill.training.optimisation import Optimisation
 
 
 class TeacherTVUS(Detector):

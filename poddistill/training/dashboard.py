@@ -31,7 +31,7 @@ class Dashboard(WandbLogger):
 
 def _run_id(folder: Path) -> str | None:
     """Returns the folder's run id, made up the first time; None in all processes but the first, which log nothing."""
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0):
         return None
     file = folder / "run-id"
     if not file.is_file():

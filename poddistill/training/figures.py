@@ -1,6 +1,7 @@
 """Pictures that a stage leaves in its run folder and on W&B: what the auto-encoder fills in, what the teacher saw."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,6 +11,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 
 from data_modules.store import read_array
+from poddistill.training.run_folder import is_dry
+from poddistill.training.scores import CaseScores
 
 
 class ReconstructionFigure(Callback):
@@ -26,14 +29,15 @@ class ReconstructionFigure(Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws from process 0."""
-        if trainer.interrupted or trainer.fast_dev_run or not trainer.is_global_zero:
+        if trainer.interrupted or is_dry(trainer) or not trainer.is_global_zero:
             return
+        module: Any = pl_module  # MAEPretrain, which lies above this module
         batch = next(iter(trainer.datamodule.val_dataloader()))  # type: ignore[attr-defined]
-        image = batch["image"][: self.n_cases].to(pl_module.device)
-        noise = pl_module.case_noise(batch["index"][: self.n_cases]).to(pl_module.device)
-        pl_module.eval()
+        image = batch["image"][: self.n_cases].to(module.device)
+        noise = module.case_noise(batch["index"][: self.n_cases]).to(module.device)
+        module.eval()
         with torch.inference_mode():
-            volume, hidden = pl_module.network.reconstruct(image, noise)
+            volume, hidden = module.network.reconstruct(image, noise)
         middle = image.shape[2] // 2  # the mid-sagittal slice
         slices = [
             tensor[:, 0, middle].float().cpu().numpy() for tensor in (image, image.masked_fill(hidden, 0.0), volume)
@@ -64,8 +68,8 @@ class FilmstripFigure(Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws from process 0."""
-        index, logit, _ = pl_module.scores.compute()  # every process takes part in the gathering
-        if trainer.fast_dev_run or not trainer.is_global_zero:
+        index, logit, _ = cast(CaseScores, pl_module.scores).compute()  # every process takes part in the gathering
+        if is_dry(trainer) or not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         cases = data.manifest.iloc[index.cpu().numpy()].assign(probability=logit.double().sigmoid().cpu().numpy())

@@ -4,7 +4,7 @@ import csv
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +15,12 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities import rank_zero_only
 
 from data_modules.errors import InputError
+from poddistill.training.scores import CaseScores
+
+
+def is_dry(trainer: pl.Trainer) -> bool:
+    """Tells whether this is a ``fast_dev_run``, which writes nothing."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 class RunConfig(SaveConfigCallback):
@@ -57,12 +63,12 @@ class BestCheckpoint(ModelCheckpoint):
         Raises:
             InputError: If no validation was run, so that nothing was selected.
         """
-        if trainer.interrupted or trainer.fast_dev_run:
+        if trainer.interrupted or is_dry(trainer):
             return
         if not self.best_model_path:
             raise InputError(
-                f"no validation was run in {trainer.max_epochs} epochs, so no checkpoint is the best: set "
-                f"trainer.check_val_every_n_epoch ({trainer.check_val_every_n_epoch}) to a divisor of trainer.max_epochs"
+                f"no validation was run in {trainer.max_epochs} epochs, so no checkpoint is the best: "
+                f"set trainer.check_val_every_n_epoch ({trainer.check_val_every_n_epoch}) to a divisor of max_epochs"
             )
         if trainer.is_global_zero:
             best = Path(self.best_model_path)
@@ -90,9 +96,9 @@ class MetricsCSV(CSVLogger):
         super().__init__(save_dir=save_dir, name="", version="")
 
     @property
-    def experiment(self) -> ExperimentWriter:  # type: ignore[override]
+    def experiment(self) -> ExperimentWriter:
         """The writer, holding the rows of the earlier part of this run."""
-        if rank_zero_only.rank == 0 and self._experiment is None:
+        if not getattr(rank_zero_only, "rank", 0) and self._experiment is None:
             file = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
             rows = _read_rows(file)
             file.unlink(missing_ok=True)  # else Lightning warns and does the same
@@ -148,8 +154,8 @@ class PredictionsWriter(Callback):
         self._write(trainer, pl_module, "predictions_all.csv")
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> None:
-        index, logit, _ = pl_module.scores.compute()  # every process takes part in the gathering
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        index, logit, _ = cast(CaseScores, pl_module.scores).compute()  # every process takes part in the gathering
+        if not trainer.is_global_zero or is_dry(trainer):
             return
         table = trainer.datamodule.manifest.iloc[index.cpu().numpy()]  # type: ignore[attr-defined]
         table = table[["case_id", "patient_id", "split", "label"]].copy()

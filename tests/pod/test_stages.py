@@ -161,9 +161,7 @@ class Crash(Callback):
 
 
 @pytest.mark.parametrize("stage", ["mae", "teacher", "student"])
-def test_a_resumed_run_ends_as_an_uninterrupted(
-    stage: str, pipeline: Path, options: Options, tmp_path: Path
-) -> None:
+def test_a_resumed_run_ends_as_an_uninterrupted(stage: str, pipeline: Path, options: Options, tmp_path: Path) -> None:
     further = (
         ("--model.init_args.teacher", str(pipeline / "teacher/checkpoints/best.ckpt")) if stage == "student" else ()
     )

@@ -37,9 +37,7 @@ def test_every_row_names_a_file_and_every_file_has_a_row(small_cohort, small_set
 
 
 def test_patients_differ_between_the_modalities_but_for_n_both(small_cohort, small_settings):
-    mri, tvus = (
-        {row["patient_id"] for row in _read(small_cohort / name / "labels.csv")} for name in ("mri", "tvus")
-    )
+    mri, tvus = ({row["patient_id"] for row in _read(small_cohort / name / "labels.csv")} for name in ("mri", "tvus"))
     assert len(mri & tvus) == small_settings.n_both
     truth = _read(small_cohort / "truth.csv")
     for patient in mri & tvus:

@@ -18,9 +18,7 @@ def test_useless_covariates_do_not_depend_on_the_disease():
 def test_covariates_of_strength_one_separate_the_classes_moderately(name, low, high):
     rng = np.random.default_rng(1)
     labels = np.repeat([0, 1], 2000)
-    values = [
-        getattr(draw_covariates(rng, 0.65 * label, False, False, 1.0), name) for label in labels
-    ]
+    values = [getattr(draw_covariates(rng, 0.65 * label, False, False, 1.0), name) for label in labels]
     assert low < roc_auc_score(labels, values) < high
 
 

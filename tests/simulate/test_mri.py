@@ -48,13 +48,13 @@ def test_a_margin_enlarges_the_field_of_view_and_moves_nothing():
 
 
 def test_the_organs_lie_where_the_axes_say():
-    """H grows inferiorly and W posteriorly: the bright bladder is in front and low, the dark gas in the rectum behind."""
+    """H grows inferiorly, W posteriorly: the bright bladder lies in front and low, dark gas in the rectum behind."""
     volumes = np.stack([simulate_volume(SETTINGS, patient, 0) for patient in range(40)])
     middle = volumes[:, 7:9].mean(axis=(0, 1))
     low_front, high_behind = middle[26:34, 6:16].mean(), middle[14:22, 32:42].mean()
     assert low_front > high_behind + 0.1
-    gassy = [i for i in range(40) if patient_anatomy(SETTINGS, i, 0).nuisance.rectum_content_u < 0.35]
-    stool = [i for i in range(40) if 0.35 < patient_anatomy(SETTINGS, i, 0).nuisance.rectum_content_u < 0.75]
+    gassy = [i for i in range(40) if patient_anatomy(SETTINGS, i, 0).nuisance.rectum_content == "gas"]
+    stool = [i for i in range(40) if patient_anatomy(SETTINGS, i, 0).nuisance.rectum_content == "stool"]
     darker = volumes[stool][:, 6:10].mean(axis=(0, 1)) - volumes[gassy][:, 6:10].mean(axis=(0, 1))
     assert np.unravel_index(darker.argmax(), darker.shape)[1] > 24
 

@@ -10,7 +10,7 @@ from data_modules.errors import InputError
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
 from poddistill.nets.r2plus1d import R2Plus1D
 from poddistill.nets.vision_transformer import VisionTransformer3D
-from poddistill.optimisation import AdamWCosine
+from poddistill.training.optimisation import AdamWCosine
 
 
 class Student(nn.Module):
