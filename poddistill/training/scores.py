@@ -52,4 +52,6 @@ def auroc(logit: Tensor, label: Tensor) -> Tensor:
     label = label[known].long()
     if label.numel() == 0 or label.min() == label.max():
         return torch.tensor(float("nan"), device=logit.device)
-    return binary_auroc(logit[known].sigmoid().double(), label)
+    # By rank: the metric wants probabilities, and sigmoids of large logits would be equal
+    rank = torch.unique(logit[known], return_inverse=True)[1]
+    return binary_auroc(rank.float() / max(int(rank.max()), 1), label)
