@@ -130,7 +130,8 @@ def _simulate(arguments: argparse.Namespace) -> None:
 
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(SimulationSettings)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    simulate_cohort(arguments.out, SimulationSettings(**values), arguments.workers, _told("simulate"))
+    workers = arguments.workers or os.cpu_count() or 1
+    simulate_cohort(arguments.out, SimulationSettings(**values), workers, _told("simulate"))
     print(f"simulate: wrote {arguments.out}")
 
 

@@ -79,7 +79,7 @@ def _sorted(stack: list[Frame]) -> list[Frame]:
     if len(first.orientation) != 6 or len(first.spacing) != 2 or any(len(frame.position) != 3 for frame in stack):
         raise UnusableError("its geometry is unknown: orientation, position or pixel spacing is missing")
     if len(stack) < MIN_SLICES:
-        raise UnsuitableError(f"{len(stack)} slices, a volume needs at least {MIN_SLICES}")
+        raise UnsuitableError(f"too few slices ({len(stack)}): a volume needs at least {MIN_SLICES}")
     return sorted(stack, key=lambda frame: (float(first.normal @ frame.position), frame.echo_time))
 
 

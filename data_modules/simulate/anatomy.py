@@ -1,6 +1,7 @@
 """The parametric pelvis: uterus, rectum and the pouch of Douglas (POD) between them.
 
-Coordinates in mm: x grows posteriorly, y inferiorly, z to the patient's left; the origin is the centre of the MRI's field of view.
+Coordinates in mm: x grows posteriorly, y inferiorly, z to the patient's left; the origin is the centre of the MRI's
+field of view.
 """
 
 from dataclasses import dataclass

@@ -39,9 +39,10 @@ def simulate_cohort(
 ) -> None:
     """Simulate a cohort and write it as hospital files.
 
-    ``out/mri`` and ``out/tvus`` hold a ``labels.csv`` each (patient_id, label, path, covariates; the label is empty for unlabelled patients)
-    and the files it names. ``out/truth.csv`` holds what no hospital knows (true labels, severity, gap), ``out/settings.json`` the settings.
-    Everything is written to a hidden folder beside ``out`` and renamed at the end, so that an interrupted run leaves no folder that looks complete.
+    ``out/mri`` and ``out/tvus`` hold a ``labels.csv`` each (patient_id, label, path, covariates; the label is empty for
+    unlabelled patients) and the files it names. ``out/truth.csv`` holds what no hospital knows (true labels, severity,
+    gap), ``out/settings.json`` the settings. Everything is written to a hidden folder beside ``out``
+    (``.NAME.partial-PID``) and renamed at the end, so that a killed run leaves no folder that looks complete.
 
     Args:
         out: Folder to create.
@@ -119,8 +120,8 @@ def _write(settings: SimulationSettings, out: Path, examination: Examination) ->
     }
     if modality == "mri":
         larger = rng.uniform() < LARGER_GRID_SHARE
-        margin = tuple(int(n) * larger for n in rng.integers(0, [3, 7, 7]))
-        volume = simulate_volume(settings, patient, label, margin)
+        d, h, w = (int(n) * larger for n in rng.integers(0, [3, 7, 7]))
+        volume = simulate_volume(settings, patient, label, margin=(d, h, w))
         if examination.written_label is None:
             path = write_nifti(volume, settings.voxel_mm, folder, identity, rng)
         else:

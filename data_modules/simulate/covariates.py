@@ -54,9 +54,9 @@ def draw_covariates(
 ) -> Covariates:
     """Draw one patient's covariates.
 
-    Pain and CA-125 rise with the severity; at severity .65 (the mean of the obliterated) and strength 1 the shifts are about .8
-    standard deviations, an odds ratio near 4 between the upper and lower half. The numbers are ours, of the order that studies of
-    deep endometriosis report.
+    Pain and CA-125 rise with the severity: at severity .65 (the mean of the obliterated) and strength 1 by about .8
+    standard deviations, an odds ratio near 4 between the upper and the lower half. The numbers are ours, of the order
+    that studies of deep endometriosis report.
 
     Args:
         rng: Generator of the patient's covariates stream.

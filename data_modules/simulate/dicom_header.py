@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from data_modules.simulate.identity import Identity
 
@@ -16,12 +16,12 @@ SCANNERS = (
 ULTRASOUND_MACHINES = (("GE Healthcare", "Voluson E10"), ("SAMSUNG MEDISON", "WS80A"), ("Philips", "EPIQ 7"))
 
 
-def uid(*sources: object) -> str:
+def uid(*sources: object) -> UID:
     """Build a unique identifier that depends on the sources alone."""
-    return str(generate_uid(entropy_srcs=[str(source) for source in sources]))
+    return generate_uid(entropy_srcs=[str(source) for source in sources])
 
 
-def common_header(identity: Identity, seed: int, patient: int, modality: str, sop_class: str, instance: int) -> Dataset:
+def common_header(identity: Identity, seed: int, patient: int, modality: str, sop_class: UID, instance: int) -> Dataset:
     """Start a DICOM object.
 
     Args:

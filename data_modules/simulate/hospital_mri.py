@@ -65,7 +65,8 @@ def write_mr_series(
 ) -> Path:
     """Write a volume as a series of sagittal MR images.
 
-    The names of the files say nothing about the slices' order; a quarter of the series is RLE-compressed, a quarter JPEG 2000 (lossless).
+    The names of the files say nothing about the slices' order; a quarter of the series is compressed as RLE, a quarter
+    as lossless JPEG 2000.
 
     Args:
         volume: (D, H, W) float32 in [0, 1].

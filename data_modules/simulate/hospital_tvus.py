@@ -14,7 +14,8 @@ from data_modules.simulate.dicom_header import ULTRASOUND_MACHINES, common_heade
 from data_modules.simulate.identity import Identity
 
 AVI_SHARE, RLE_SHARE, JPEG_SHARE = 0.5, 0.15, 0.2
-BORDER = 16  # pixels around the picture in DICOM; a multiple of the JPEG block, so the caption does not bleed into the picture
+# Pixels around the picture in DICOM; whole JPEG blocks, so that the caption does not bleed into the picture.
+BORDER = 16
 
 Clip = NDArray[np.uint8]
 

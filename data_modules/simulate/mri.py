@@ -105,7 +105,7 @@ def simulate_volume(
 
 def _texture(octaves: list[Array], grid: Grid) -> Array:
     """Interpolate lattices of random numbers linearly to the voxels, one axis after the other, and add them up."""
-    total = np.float32(0)
+    total = np.zeros((len(grid.z), len(grid.y), len(grid.x)), dtype=np.float32)
     for texture, (spacing, _, _) in zip(octaves, LATTICES, strict=True):
         for axis in (grid.x, grid.y, grid.z):
             n = texture.shape[2]
@@ -113,8 +113,8 @@ def _texture(octaves: list[Array], grid: Grid) -> Array:
             weights = np.maximum(0, 1 - np.abs(at - np.arange(n)[:, None])).astype(np.float32)
             # The finished axis moves to the front: x, then y, then z, so that the order ends as z, y, x again.
             texture = (texture @ weights).transpose(2, 0, 1)
-        total = total + texture
-    return np.ascontiguousarray(total)
+        total += texture
+    return total
 
 
 def _scan(

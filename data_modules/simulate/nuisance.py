@@ -12,8 +12,9 @@ Floats = NDArray[np.float64]
 class Nuisance:
     """All random numbers of one patient's anatomy, in mm and degrees unless said otherwise.
 
-    Both what a free and what an obliterated pouch would look like is here, so the same patient can be built with
-    either label and differs in nothing else. Fields that end in ``_u`` are uniform in [0, 1] and decide a sign by a threshold.
+    Both what a free and what an obliterated pouch would look like is here, so that the same patient can be built
+    with either label and differs in nothing else. Fields that end in ``_u`` are uniform in [0, 1] and decide a sign
+    by a threshold.
     """
 
     shift: Floats  # (3,) of the whole pelvis: posterior, inferior, left
@@ -119,7 +120,7 @@ def draw_nuisance(rng: np.random.Generator) -> Nuisance:
         cysts=uniform(size=(int(rng.integers(1, 7)), 5)),
         bowel=uniform(size=(int(rng.integers(6, 12)), 6)),
         vessels=uniform(size=(int(rng.integers(20, 36)), 5)),
-        decoys=uniform(size=(int(rng.choice(3, p=[0.5, 0.35, 0.15])), 4)),
+        decoys=uniform(size=(int(rng.choice(3, p=[0.35, 0.4, 0.25])), 4)),
         bones=normal(size=5),
         ligaments=uniform(size=(2, 3)),
         walls=normal(size=(2, 4)),

@@ -31,8 +31,8 @@ class Examination:
 def examinations(settings: SimulationSettings) -> list[Examination]:
     """List everyone in the cohort.
 
-    Each group holds its prevalence exactly (rounded, and one of either class where it can), in random order. The groups' patient indices do
-    not depend on each other's size, so adding unlabelled patients changes nobody else.
+    Each group holds its prevalence exactly (rounded, and one of either class where it can), in random order. The
+    groups' patient indices do not depend on each other's size, so adding unlabelled patients changes nobody else.
 
     Args:
         settings: Cohort settings.

@@ -24,12 +24,15 @@ class SimulationSettings:
         n_both: How many of the TVUS patients are labelled MRI patients as well; 0 = the cohorts share nobody.
         volume_shape: Voxels (D, H, W); the field of view stays 64 x 96 x 96 mm.
         clip_shape: Frames and pixels (T, H, W); the field of view stays 80 x 80 mm and the sweep as long.
-        prevalence: Share of patients with an obliterated pouch of Douglas, in each group, in (0, 1). Surgical cohorts: about .21.
+        prevalence: Share of patients with an obliterated pouch of Douglas, in each group, in (0, 1); about .21 in
+            surgical cohorts.
         label_noise: Share of the *written* labels that is flipped, in [0, .5); ``truth.csv`` keeps the true ones.
         n_sites: Hospitals, each with its own scanner; a patient's site is independent of the label.
-        site_effect: How much the sites differ in gain, contrast, bias field, noise and blur; 0 = not at all, 1 = moderately.
+        site_effect: How much the sites differ in gain, contrast, bias field, noise and blur, in [0, 3]; 0 = not at
+            all, 1 = moderately.
         close_free: Share of the free patients whose rectum lies close to the uterus, in [0, 1].
-        covariate_strength: Factor on the log odds ratios that tie the covariates to the disease; 0 = useless, 1 = about as published.
+        covariate_strength: Factor on the log odds ratios that tie the covariates to the disease, in [0, 5]; 0 =
+            useless, 1 = about as published.
 
     Raises:
         InputError: If a value is outside its range.

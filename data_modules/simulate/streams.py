@@ -20,8 +20,9 @@ class Stream(IntEnum):
 def generator(seed: int, index: int, stream: Stream) -> np.random.Generator:
     """Random generator of one patient (or scanner, or role) for one purpose.
 
-    Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) maps (key, counter) to random bits. The seed is the
-    key; stream and index are the upper words of the counter, so two streams can only meet after 2**128 draws.
+    Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) maps (key, counter) to random bits.
+    The seed is the key; stream and index are the upper words of the counter, so that two streams can only meet after
+    2**128 draws.
 
     Args:
         seed: Seed of the cohort, >= 0.

@@ -175,16 +175,21 @@ def _fibroids(anatomy: Anatomy) -> list[Ellipsoid]:
 
 
 def _decoys(anatomy: Anatomy) -> list[Ellipsoid]:
-    """Dark nodules that tether nothing: on the serosa, in the rectal wall or beside the midline."""
-    uterus, rectum, parts = anatomy.uterus, anatomy.rectum, []
+    """Dark nodules that tether nothing: just below the surface of the uterus (as focal adenomyosis) or of the rectum.
+
+    Most lie where an obliterated pouch would, so that a dark spot there means little unless it bridges the gap.
+    """
+    parts = []
     for kind, arc, size, z in anatomy.nuisance.decoys:
+        organ = anatomy.uterus if kind < 0.6 else anatomy.rectum
+        other = anatomy.rectum if kind < 0.6 else anatomy.uterus
         radius = 2.5 + 3 * size
-        if kind < 0.5:
-            ball = int(4 + arc * (len(uterus.radii) - 5))
-            away = np.array([0.95, -0.2])
-            x, y = uterus.centres[ball] + (uterus.radii[ball] - 0.4 * radius) * away
-        else:
-            ball = int(12 + 20 * arc)
-            x, y = rectum.centres[ball] + (rectum.radii[ball] - 0.5 * radius) * np.array([-0.7, -0.7])
-        parts.append(Ellipsoid((x, y, 30 * (z - 0.5)), (radius, 1.4 * radius, 1.5 * radius), -20, "nodule"))
+        facing = int(np.linalg.norm(organ.centres - anatomy.site, axis=1).argmin())
+        offset = (arc - 0.5) * 36  # mm along the organ
+        ball = int(np.abs(organ.arc - organ.arc[facing] - offset).argmin())
+        towards = -other.outward(organ.centres[ball : ball + 1])[0]
+        x, y = organ.centres[ball] + (organ.radii[ball] - 0.9 * radius) * towards
+        tilt = float(np.degrees(np.arctan2(towards[1], towards[0])))
+        centre = (float(x), float(y), float(organ.z[ball]) + 16 * (z - 0.5))
+        parts.append(Ellipsoid(centre, (radius, 1.8 * radius, 1.8 * radius), tilt, "nodule"))
     return parts

@@ -152,8 +152,9 @@ def _outside(tube: Tube, x: Array, y: Array) -> Array:
 def _uterus_db(anatomy: Anatomy, outside: Array, x: Array, y: Array) -> Array:
     from_axis, _, _, arc = anatomy.uterus.axis(x, y)
     endometrium, junction = anatomy.nuisance.layers
-    in_body = np.clip((arc - np.float32(anatomy.cervix_length - 4)) / 8, 0, 1)
-    level = ECHO_DB["cervix"] + in_body * np.float32(ECHO_DB["myometrium"] - ECHO_DB["cervix"])
+    in_body: Array = np.clip((arc - np.float32(anatomy.cervix_length - 4)) / 8, 0, 1)
+    level = np.full_like(in_body, ECHO_DB["cervix"])
+    _layer(level, "myometrium", in_body)
     _layer(level, "cervical canal", (1 - in_body) * _step(from_axis - 1.5))
     _layer(level, "junctional zone", in_body * _step(from_axis - np.float32(endometrium + junction)))
     _layer(level, "endometrium", in_body * _step(from_axis - np.float32(endometrium)))

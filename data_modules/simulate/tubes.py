@@ -12,8 +12,8 @@ Array = NDArray[np.float32]
 class Tube:
     """Union of N balls along a curve, flattened or widened across the plane.
 
-    A point (x, y, z) has the signed distance ``min_i sqrt(|(x, y) - centre_i|^2 + (depth (z - z_i))^2) - radius_i``, in which ball i is
-    chosen in the plane.
+    A point (x, y, z) has the signed distance ``sqrt(|(x, y) - centre_i|^2 + (depth (z - z_i))^2) - radius_i``, in which
+    ball i is the one that is nearest in the plane.
 
     Attributes:
         centres: (N, 2) points (x, y) in mm; x posterior, y inferior.
@@ -85,8 +85,8 @@ def arc_length(centres: Array) -> Array:
 def attach(tube: Tube, to: Tube, site: Array, gap: float, window: float) -> Tube:
     """Bend a tube towards a site on another until the two are a given gap apart there.
 
-    The tube is pulled within a Gaussian window along its arc, then pushed out of the other tube and smoothed, several times. Smoothing
-    opens the gap again, so the last pull is exact and the last push is not smoothed.
+    The tube is pulled within a Gaussian window along its arc, then pushed out of the other tube and smoothed, several
+    times. Smoothing opens the gap again, so the last pull is exact and the last push is not smoothed.
 
     Args:
         tube: The tube to bend (rectum).

@@ -1,6 +1,7 @@
 """Sliding-sign clips: a transvaginal sector sweep under gentle, rhythmic probe pressure.
 
-Each tissue carries its own speckle, which moves with it. The pouch of Douglas is free when the rectum glides over the moving uterus, obliterated when it is dragged along.
+Each tissue carries its own speckle, which moves with it. The pouch of Douglas is free when the rectum glides over the
+moving uterus (a positive sliding sign), obliterated when it is dragged along.
 """
 
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class Sweep:
         glide: Share of the motion that a free rectum follows.
         drag_offset: Added to the share that a tethered rectum follows.
         carried: Share of the motion that the surrounding fat follows.
+        own: (3,) motion of the rectum itself along the interface, with breath and bowel: amplitude in mm, cycles
+            and phase.
         wander: (2, 2) amplitude and phase of the probe's drift in mm (x, y).
         rock: Amplitude of the probe's rotation in degrees.
         tilt: Angle in degrees of the beam's axis, from superior towards posterior.
@@ -54,6 +57,7 @@ class Sweep:
     glide: float
     drag_offset: float
     carried: float
+    own: NDArray[np.float64]
     wander: NDArray[np.float64]
     rock: float
     tilt: float
@@ -79,6 +83,7 @@ def draw_sweep(rng: np.random.Generator) -> Sweep:
         glide=uniform(0, 0.32),
         drag_offset=float(np.clip(normal(0, 0.07), -0.15, 0.15)),
         carried=uniform(0.1, 0.4),
+        own=uniform([0, 0.5, 0], [2.5, 2.0, 2 * np.pi]),
         wander=uniform([[0, 0], [0, 0]], [[2.5, 2.5], [6.28, 6.28]]),
         rock=uniform(0, 3),
         tilt=normal(8, 8),
@@ -108,7 +113,8 @@ def simulate_clip(settings: SimulationSettings, patient: int, label: int) -> NDA
         label: 1 = POD obliterated (negative sliding sign), 0 = free.
 
     Returns:
-        (T, H, W) uint8; the probe is at the top, the bladder and uterus to the left, the rectum to the right; 0 outside the sector.
+        (T, H, W) uint8; the probe is at the top, bladder and uterus to the left, the rectum to the right; 0 outside
+        the sector.
     """
     anatomy = patient_anatomy(settings, patient, label, pressed=True)
     rng = generator(settings.seed, patient, Stream.TVUS)
@@ -131,6 +137,9 @@ def _insonify(anatomy: Anatomy, canvas: Canvas, sweep: Sweep, shape: tuple[int, 
     wander = sweep.wander[0] * np.sin(2 * np.pi * 0.7 * seconds[:, None] + sweep.wander[1])
     rock = np.deg2rad(sweep.rock * np.sin(2 * np.pi * 0.9 * seconds + sweep.wander[1, 0]))
 
+    amplitude, cycles, phase = sweep.own
+    own = amplitude * np.sin(2 * np.pi * cycles * seconds + phase)[:, None] * along
+
     radius = APEX_MM + (np.arange(depths, dtype=np.float32) + 0.5)[:, None] * np.float32(DEPTH_MM / depths)
     angle = np.linspace(-1, 1, angles, dtype=np.float32) * np.float32(np.deg2rad(sweep.half_angle))
     # The face of the probe touches the posterior fornix, just below the external os.
@@ -151,7 +160,9 @@ def _insonify(anatomy: Anatomy, canvas: Canvas, sweep: Sweep, shape: tuple[int, 
         # What clings to the uterus moves with it; the pull fades with the distance from its surface.
         reach = np.exp(np.maximum(uterus[..., 1], 0) * np.float32(-1 / DRAG_DECAY_MM))
         dragged = push[frame] * (follow * slide + press)
-        rectum = canvas.sample("rectum", x, y, reach * np.float32(dragged[0]), reach * np.float32(dragged[1]))
+        rectum = canvas.sample(
+            "rectum", x, y, *(reach * np.float32(dragged[i]) + np.float32(own[frame, i]) for i in (0, 1))
+        )
         in_rectum, in_uterus = (np.clip(0.5 - part[..., 1], 0, 1) for part in (rectum, uterus))
         level = background[..., 0] + in_rectum * (rectum[..., 0] - background[..., 0])
         echo[frame] = level + in_uterus * (uterus[..., 0] - level)

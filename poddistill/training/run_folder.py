@@ -57,6 +57,11 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves the last state; Lightning would do so in a dry run, too."""
+        if not is_dry(trainer):
+            super().on_train_end(trainer, pl_module)
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Publishes the best checkpoint; an interrupted fit publishes nothing.
 
