@@ -257,16 +257,19 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _told(name: str) -> Callable[[int, int], None]:
     """Returns a progress report ``(done, total)`` that prints a line every few seconds."""
-    start = time.monotonic()
-    last = start
+    first: tuple[float, int] | None = None
+    last = 0.0
 
     def tell(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal first, last
         now = time.monotonic()
+        if first is None:  # the processes have started: from here on the rate means something
+            first, last = (now, done), now
+            print(f"{name:<16} {total} cases", flush=True)
         if now - last < 5 and done < total:
             return
         last = now
-        rate = done / max(now - start, 1e-9)
+        rate = (done - first[1]) / max(now - first[0], 1e-9)
         left = (total - done) / max(rate, 1e-9)
         print(f"{name:<16} {done}/{total}  {rate:.0f}/s  {left // 60:.0f}:{left % 60:02.0f} left", flush=True)
 

@@ -22,7 +22,7 @@ from data_modules.simulate.streams import Stream, generator
 from data_modules.simulate.tubes import Array, Tube, arc_length, attach
 
 UTERUS_BALLS, RECTUM_BALLS = 26, 44
-FILLED_SHARE = 0.35  # of the obliterated: a retrouterine plaque as thick as a normal gap
+FILLED_SHARE = 0.25  # of the obliterated: a retrouterine plaque as thick as a normal gap
 FLUID_SHARE_FREE, FLUID_SHARE_OBLITERATED = 0.40, 0.15
 
 
@@ -96,11 +96,10 @@ def build_anatomy(nuisance: Nuisance, settings: SimulationSettings, label: int, 
 
     # Rectum and uterus share the approach at random, so that neither one's position alone tells the gap.
     nearest = int(np.linalg.norm(rectum.centres - site, axis=1).argmin())
-    room = np.linalg.norm(rectum.centres[nearest] - uterus.centres[ball])
-    room -= uterus.radii[ball] + rectum.radii[nearest] + gap
-    towards = (rectum.centres[nearest] - uterus.centres[ball]) / np.linalg.norm(
-        rectum.centres[nearest] - uterus.centres[ball]
-    )
+    between = rectum.centres[nearest] - uterus.centres[ball]
+    distance = np.linalg.norm(between)
+    towards = between / distance
+    room = distance - uterus.radii[ball] - rectum.radii[nearest] - gap
     offset = ((1 - n.share) * room * towards).astype(np.float32)
     uterus, site = uterus.moved(offset), (site + offset).astype(np.float32)
     return Anatomy(

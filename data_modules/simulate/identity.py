@@ -57,7 +57,7 @@ class Identity:
 def hospital_number(seed: int, patient: int) -> str:
     """Hospital number of a patient, unique within a cohort."""
     # The factor shares no divisor with 9,000,000, so the map is one to one.
-    return f"H{1_000_000 + (7_368_787 * patient + 104_729 * seed) % 9_000_000}"
+    return f"H{1_000_000 + (7_368_787 * (patient + 1) + 104_729 * seed) % 9_000_000}"
 
 
 def draw_identity(rng: np.random.Generator, seed: int, patient: int, age: int) -> Identity:

@@ -47,7 +47,7 @@ class Nuisance:
     tethered_gap: float
     filled_gap: float
     tethered_window: float
-    fillet: float
+    fillet: float  # reach of the fibrosis between the organs, at severity 1
     plaque_half_width: float
     pressed_gap: float  # under the ultrasound probe's pressure
     fat_plane: float
@@ -77,7 +77,7 @@ def draw_nuisance(rng: np.random.Generator) -> Nuisance:
     """
     uniform, normal = rng.uniform, rng.normal
     return Nuisance(
-        shift=normal(0, [3.5, 3.5, 3.0]),
+        shift=normal(0, [4.0, 4.0, 3.0]),
         external_os=normal([-2, 14], [3.0, 3.5]),
         cervix_length=float(np.clip(normal(27, 3), 20, 34)),
         cervix_radius=float(np.clip(normal(12, 1.2), 9, 15)),
@@ -100,15 +100,15 @@ def draw_nuisance(rng: np.random.Generator) -> Nuisance:
         share=uniform(),
         close_u=uniform(),
         close_gap=uniform(1.6, 3.2),
-        free_gap=uniform(3.0, 7.5),
+        free_gap=uniform(3.3, 7.5),
         free_window=uniform(14, 30),
         severity=rng.beta(3, 1.6),
         filled_u=uniform(),
         tethered_gap=uniform(0.0, 0.9),
         filled_gap=uniform(1.0, 5.0),
-        tethered_window=uniform(8, 20),
-        fillet=uniform(6, 12),
-        plaque_half_width=uniform(12, 20),
+        tethered_window=uniform(8, 18),
+        fillet=uniform(12, 22),
+        plaque_half_width=uniform(11, 19),
         pressed_gap=uniform(0.5, 2.5),
         fat_plane=uniform(-0.12, 0.12),
         fluid_u=uniform(),

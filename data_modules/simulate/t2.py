@@ -201,11 +201,11 @@ def _paint_pouch(
         x, y = grid.x - centre[0], grid.y[:, None] - centre[1]
         return np.exp(-(((x**2 + y**2) / np.float32(reach**2)) ** 2))
 
-    opacity = (0.35 if anatomy.label else 0.8) + n.fat_plane
+    opacity = (0.3 if anatomy.label else 0.8) + n.fat_plane
     near = window(anatomy.site, 26)
     _blend(
         volume,
-        channel - anatomy.gap - 2.5,
+        channel - anatomy.gap - 4.0,
         levels["fat plane"],
         np.float32(opacity) * near * _both(outside_uterus, outside_rectum),
     )
@@ -224,7 +224,7 @@ def _paint_pouch(
         share = np.clip(0.5 + 0.5 * (outside_rectum - outside_uterus) / k, 0, 1)
         fillet = outside_rectum + share * (outside_uterus - outside_rectum) - k * share * (1 - share)
         # Fibrosis invades a little of both walls.
-        invaded = np.minimum(outside_uterus, outside_rectum) > -1.5
+        invaded = np.minimum(outside_uterus, outside_rectum) > -2.5
         _blend(volume, fillet, levels["plaque"], np.float32(0.9) * reach * invaded)
 
 

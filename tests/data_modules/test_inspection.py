@@ -25,5 +25,5 @@ def test_the_report_is_one_page_with_counts_pictures_and_what_was_left_out(write
 
 
 def test_a_folder_that_is_no_cohort_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds neither mri.csv nor tvus.csv"):
+    with pytest.raises(InputError, match=r"holds neither mri\.csv nor tvus\.csv"):
         write_report(tmp_path)

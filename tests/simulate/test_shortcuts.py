@@ -18,15 +18,15 @@ from data_modules.simulate.settings import SimulationSettings
 from data_modules.simulate.tvus import simulate_clip
 
 INTENSITIES_AT_MOST = 0.60
-BEST_VOXEL_AT_MOST = 0.76
-COARSE_VOLUME_AT_MOST = 0.85
+BEST_VOXEL_AT_MOST = 0.80
+COARSE_VOLUME_AT_MOST = 0.89
 SINGLE_FRAME_AT_MOST = 0.60
-AT_THE_POUCH_AT_LEAST = 0.86
+AT_THE_POUCH_AT_LEAST = 0.93
 MOTION_AT_LEAST = 0.82
 MOTION_LOST_BY_SHUFFLING = 0.06
 
 SETTINGS = SimulationSettings(seed=11)
-N_VOLUMES, N_CLIPS = 500, 360
+N_VOLUMES, N_CLIPS = 440, 300
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,106 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from data_modules.errors import InputError
+from data_modules.ingest.images import SourceImage
+from data_modules.ingest.labels import LabelRow
+from data_modules.ingest.matching import Matching
+
+
+def image(
+    file: str, patient: str, study: str = "", preference: tuple[float, ...] = (), objection: str = ""
+) -> SourceImage:
+    series = f"series of {file}" if study else ""
+    return SourceImage(
+        (file,), "dicom", patient, study or file, series=series, preference=preference, objection=objection
+    )
+
+
+def match(
+    tmp_path: Path, images: list[SourceImage], rows: list[LabelRow], one_a_study: bool = True
+) -> tuple[dict, dict]:
+    for file in (file for found in images for file in found.files):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    matching = Matching(tmp_path, tmp_path / "labels.csv", images, rows, one_a_study)
+    return {m.image.files[0]: (m.patient, m.label) for m in matching.matched}, {
+        r.source: r.reason for r in matching.rejections
+    }
+
+
+def test_a_row_with_path_describes_a_file_or_a_folder(tmp_path: Path) -> None:
+    rows = [LabelRow(2, "a", 1.0, "x/one"), LabelRow(3, "b", 0.0, "y/two.nii")]
+    matched, rejected = match(tmp_path, [image("x/one/1", "h1", "s1"), image("y/two.nii", "two")], rows)
+    assert matched == {"x/one/1": ("a", 1.0), "y/two.nii": ("b", 0.0)}
+    assert not rejected
+
+
+def test_a_row_without_path_describes_all_images_of_its_patient(tmp_path: Path) -> None:
+    images = [image("1", "a", "s1"), image("2", "a", "s2"), image("3", "b", "s3")]
+    matched, _ = match(tmp_path, images, [LabelRow(2, "a", 1.0)])
+    assert matched["1"] == matched["2"] == ("a", 1.0)
+    assert math.isnan(matched["3"][1])
+
+
+def test_one_volume_a_study_is_chosen_and_every_clip(tmp_path: Path) -> None:
+    images = [
+        image("t1", "a", "s", (False, True)),
+        image("t2", "a", "s", (True, False)),
+        image("best", "a", "s", (True, True)),
+    ]
+    matched, rejected = match(tmp_path, images, [LabelRow(2, "a", 1.0)])
+    assert set(matched) == {"best"}
+    assert set(rejected) == {"t1", "t2"}
+    matched, rejected = match(tmp_path, images, [LabelRow(2, "a", 1.0)], one_a_study=False)
+    assert set(matched) == {"t1", "t2", "best"}
+
+
+def test_an_unnamed_image_of_a_named_patient_is_hers_too(tmp_path: Path) -> None:
+    """The CSV has research numbers, the files hospital numbers: the other study must not pass for another patient's."""
+    images = [image("one/1", "hospital-7", "s1"), image("two/1", "hospital-7", "s2")]
+    matched, _ = match(tmp_path, images, [LabelRow(2, "research-1", 1.0, "one")])
+    assert matched["two/1"][0] == "research-1"
+    assert math.isnan(matched["two/1"][1])
+
+
+def test_a_patient_id_that_stands_for_several_patients_is_not_trusted(tmp_path: Path) -> None:
+    images = [image(f"{n}/1", "ANON", f"s{n}") for n in range(3)]
+    matched, rejected = match(tmp_path, images, [LabelRow(2, "a", 1.0, "0"), LabelRow(3, "b", 0.0, "1")])
+    assert set(matched) == {"0/1", "1/1"}
+    assert "several patients" in rejected["2/1"]
+
+
+def test_derived_images_are_used_only_where_a_row_names_them(tmp_path: Path) -> None:
+    images = [image("a/1", "a", "s1", objection="derived"), image("b/1", "b", "s2", objection="derived")]
+    matched, rejected = match(tmp_path, images, [LabelRow(2, "a", 1.0, "a")])
+    assert set(matched) == {"a/1"}
+    assert rejected == {"b/1": "derived"}
+
+
+def test_rows_without_images_are_rejected_with_their_reasons(tmp_path: Path) -> None:
+    rows = [
+        LabelRow(2, "a", 1.0, "gone"),
+        LabelRow(3, "b", 1.0),
+        LabelRow(4, "c", 1.0, "../outside"),
+        LabelRow(5, "d", 0.0, "one"),
+        LabelRow(6, "d", 0.0, "one"),
+        LabelRow(7, "e", 0.0, "empty"),
+    ]
+    (tmp_path / "empty").mkdir()
+    matched, rejected = match(tmp_path, [image("one/1", "x", "s")], rows)
+    assert set(matched) == {"one/1"}
+    assert rejected == {
+        "gone": "row 2 names a path that is not there",
+        "labels.csv row 3": "row 3 names a patient of whom there is no usable image",
+        "../outside": "row 4 names a path outside the source folder",
+        "one": "row 6 describes the same as row 5",
+        "empty": "row 7 names a path that holds no usable image",
+    }
+
+
+@pytest.mark.parametrize("path", ["one", ""])
+def test_rows_that_disagree_are_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(InputError, match="rows 2 and 3 describe the same images and disagree"):
+        match(tmp_path, [image("one/1", "a", "s")], [LabelRow(2, "a", 1.0, path), LabelRow(3, "a", 0.0, path)])

@@ -1,0 +1,79 @@
+"""What make would do: the pipeline is files, so it builds what is missing and what depends on it, and nothing else."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+METHODS = ("teacher", "student", "student-mae", "student-kd", "student-scratch")
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A folder with a cohort and every file of a finished pipeline, in the order in which they are made."""
+    run = tmp_path / "runs/demo/seed0-fold0"
+    files = [tmp_path / "cohort/mri.csv", tmp_path / "cohort/tvus.csv"]
+    for stage in ("mae", *METHODS):
+        files += [run / stage / "checkpoints/last.ckpt", run / stage / "checkpoints/best.ckpt"]
+        files += [run / stage / "predictions.csv"] if stage != "mae" else []
+    for age, file in enumerate([*files, run / "report/index.html"]):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (1_000_000_000 + age, 1_000_000_000 + age))
+    return tmp_path
+
+
+def planned(folder: Path, *arguments: str) -> set[str]:
+    """Names of the stages that a dry run of make would fit, test or compare."""
+    command = ["make", "--dry-run", "--no-print-directory", f"COHORT={folder / 'cohort'}", f"RUNS={folder / 'runs'}"]
+    result = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    stages = {stage for stage in ("mae", *METHODS) if f"--method {stage} " in result.stdout}
+    stages |= {f"test {stage}" for stage in METHODS if f"{stage}/config.yaml --ckpt_path" in result.stdout}
+    return stages | ({"report"} if "poddistill compare" in result.stdout else set())
+
+
+def test_a_second_make_does_nothing(finished: Path) -> None:
+    assert planned(finished, "pipeline") == set()
+
+
+@pytest.mark.parametrize(
+    ("deleted", "rebuilt"),
+    [
+        ("mae", {"mae", "student", "student-mae"}),
+        ("teacher", {"teacher", "student", "student-kd"}),
+        ("student-scratch", {"student-scratch"}),
+    ],
+)
+def test_a_deleted_checkpoint_rebuilds_only_what_follows(finished: Path, deleted: str, rebuilt: set[str]) -> None:
+    (finished / f"runs/demo/seed0-fold0/{deleted}/checkpoints/best.ckpt").unlink()
+    plan = planned(finished, "pipeline")
+    assert {stage for stage in plan if stage in ("mae", *METHODS)} == rebuilt
+    assert "report" in plan
+
+
+def test_deleted_predictions_are_made_from_the_checkpoint(finished: Path) -> None:
+    (finished / "runs/demo/seed0-fold0/student/predictions.csv").unlink()
+    assert planned(finished, "pipeline") == {"test student", "report"}
+
+
+def test_a_changed_cohort_rebuilds_everything(finished: Path) -> None:
+    (finished / "cohort/mri.csv").touch()
+    assert {"mae", *METHODS, "report"} <= planned(finished, "pipeline")
+
+
+def test_a_missing_cohort_is_told(tmp_path: Path) -> None:
+    command = ["make", f"COHORT={tmp_path / 'nowhere'}", f"RUNS={tmp_path}", "mae"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "mri.csv is missing" in result.stderr
+    assert "poddistill ingest" in result.stderr
+
+
+def test_help_lists_every_target() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = "demo test lint cohort mae teacher student baselines report pipeline study slurm dashboard bench clean"
+    for target in targets.split():
+        assert f"\n{target} " in f"\n{listed}", f"{target} is not in make help"
