@@ -121,8 +121,7 @@ def assign_folds(manifests: Mapping[Modality, pd.DataFrame], n_folds: int = 5, s
     Raises:
         InputError: K is below 3.
     """
-    if n_folds < 3:
-        raise InputError(f"folds {n_folds}: test, validation and training need at least 3; raise it")
+    check_fold_count(n_folds)
     strata: dict[str, list[tuple[Modality, float]]] = {}
     for modality in MODALITIES:
         if modality in manifests:
@@ -136,6 +135,16 @@ def assign_folds(manifests: Mapping[Modality, pd.DataFrame], n_folds: int = 5, s
     folds = pd.Series(pd.NA, index=pd.Index(sorted(strata), name="patient_id"), dtype="Int64", name="fold")
     folds[order] = np.arange(len(order)) % n_folds
     return folds
+
+
+def check_fold_count(n_folds: int) -> None:
+    """Checks that there is a fold each for test, validation and training.
+
+    Raises:
+        InputError: There are less than three.
+    """
+    if n_folds < 3:
+        raise InputError(f"folds {n_folds}: test, validation and training need at least 3; raise it")
 
 
 def hash_order(seed: int, name: str) -> str:

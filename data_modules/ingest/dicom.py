@@ -1,5 +1,6 @@
 """DICOM headers, and MR volumes from the slices of a series."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from data_modules.ingest.nifti import check_values
 
 FOREIGN = "neither DICOM nor NIfTI nor video"
 DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR, an index of the files beside it
+MAX_FRAMES = 100_000  # of a file; a damaged header may state any number
 HEADER_TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName", "Modality"),
     *("ImageType", "SeriesDescription", "EchoTime", "RepetitionTime", "Rows", "Columns", "NumberOfFrames"),
@@ -77,9 +79,11 @@ def scan_headers(source: Path, files: Sequence[str]) -> list[Frame | Rejection]:
     found: list[Frame | Rejection] = []
     for file in files:
         try:
-            header = _read_header(source / file)
-            if header.file_meta.get("MediaStorageSOPClassUID") != DIRECTORY:
-                found += _frames(header, file)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom quotes headers in them
+                header = _read_header(source / file)
+                if header.file_meta.get("MediaStorageSOPClassUID") != DIRECTORY:
+                    found += _frames(header, file)
         except UnusableError as error:
             found.append(Rejection(file, error.reason, defect=error.reason != FOREIGN))
         except Exception as error:
@@ -145,6 +149,8 @@ def _read_header(file: Path) -> Dataset:
 
 def _frames(header: Dataset, file: str) -> list[Frame]:
     n = int(header.get("NumberOfFrames") or 1)
+    if not 0 < n <= MAX_FRAMES:
+        raise UnusableError(f"a damaged header: it states {n} frames")
     shared = next(iter(header.get("SharedFunctionalGroupsSequence") or []), Dataset())
     each = list(header.get("PerFrameFunctionalGroupsSequence") or [])
     of_file: dict[str, Any] = {

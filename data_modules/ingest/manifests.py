@@ -51,7 +51,8 @@ def write_manifests(
     for patient, fold in pairs:
         if patient in folds.index:
             folds[patient] = fold
-    _write_json(cohort / "given_folds.json", all_given)
+    _write_given(cohort, all_given)
+    (cohort / f"{modality}.csv").unlink(missing_ok=True)  # its old folds must not stand beside the other's new ones
     for other in sorted(tables, key=lambda name: name == modality):  # its own last: it says that all is done
         ordered = tables[other].assign(fold=tables[other]["patient_id"].map(folds))
         covariates = [name for name in ordered.columns if name not in COLUMNS]
@@ -95,9 +96,13 @@ def _read_given(cohort: Path) -> dict[str, dict[str, int]]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def _write_json(file: Path, content: object) -> None:
+def _write_given(cohort: Path, given: Mapping[str, Mapping[str, int]]) -> None:
+    file = cohort / "given_folds.json"
+    if not any(given.values()):
+        file.unlink(missing_ok=True)
+        return
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
+    temporary.write_text(json.dumps(given, indent=1, sort_keys=True))
     temporary.replace(file)
 
 

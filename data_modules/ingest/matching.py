@@ -10,7 +10,7 @@ from data_modules.errors import InputError
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import LabelRow
 
-NOT_CHOSEN = "another series of the same study is used: T2, sagittal, most slices are preferred, in this order"
+NOT_CHOSEN = "another series of the study is used: what the labels name, else T2, sagittal, most slices, in this order"
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,13 @@ class Matching:
         owners: dict[str, set[str]] = defaultdict(set)
         for position, row in self._described.items():
             owners[self._images[position].patient].add(row.patient)
+        described_studies = {self._images[position].study for position in self._described}
         studies: dict[tuple[str, str], list[SourceImage]] = defaultdict(list)
         for position, image in enumerate(self._images):
             if position in self._described:
+                continue
+            if self._one_a_study and image.study in described_studies:
+                self.rejections.append(Rejection(image.source, NOT_CHOSEN, defect=False))
                 continue
             of_image = owners.get(image.patient, {image.patient})
             if len(of_image) == 1:

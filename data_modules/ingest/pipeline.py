@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_modules.cohort import Modality
+from data_modules.cohort import Modality, check_fold_count
 from data_modules.errors import InputError
 from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases
 from data_modules.ingest.discovery import find_mri, find_tvus, list_files
@@ -146,6 +146,7 @@ def _ingest(
     strict: bool,
     progress: Progress | None,
 ) -> IngestSummary:
+    check_fold_count(folds)
     source = _source_folder(source, out, modality)
     label_file = labels or source / "labels.csv"
     rows, ignored = read_labels(label_file) if labels or label_file.is_file() else ([], [])

@@ -1,5 +1,6 @@
 """Ultrasound clips from video files and multi-frame DICOM."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from pydicom.pixels import apply_color_lut, iter_pixels
 from data_modules.ingest.dicom import describe_source
 from data_modules.ingest.images import UnusableError
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what cannot be decoded is told by us, once
 SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".mpg", ".mpeg", ".wmv", ".webm")
 TISSUE, TWO_DIMENSIONAL = 1, 1  # region data type and spatial format of an ultrasound region
+WHOLE = 0.9  # of the frames that a container states; some only estimate their number
 DEFAULT_FRAME_TIME = 50.0  # ms; only ratios of times matter for frames of equal length
 
 
@@ -39,8 +42,6 @@ def read_clip(file: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray, dict
         raise UnusableError(f"{len(frames)} frames, a clip needs at least 2")
     chosen = nearest_in_time(times, shape[0])
     clip = np.stack([frames[index] for index in chosen])
-    if clip.min() == clip.max():
-        raise UnusableError("all pixels have the same value")
     if (clip == clip[0]).all():
         raise UnusableError("a still image: its frames do not differ")
     record["original"]["frames"] = len(frames)
@@ -74,7 +75,7 @@ def _read_video(file: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], np
     try:
         if not capture.isOpened():
             raise UnusableError("cannot be opened as a video")
-        rate = capture.get(cv2.CAP_PROP_FPS)
+        rate, stated = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         frames, times, original = [], [], (0, 0)
         while True:
             whole, frame = capture.read()
@@ -85,6 +86,8 @@ def _read_video(file: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], np
             frames.append(fit(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if frame.ndim == 3 else frame, size))
     finally:
         capture.release()
+    if len(frames) < WHOLE * stated:
+        raise UnusableError(f"ends early: {len(frames)} of {stated} frames can be decoded")
     stamps = np.array(times)
     if (np.diff(stamps) <= 0).any():  # a container without time stamps
         stamps = np.arange(len(frames)) * (1000 / rate if rate > 0 else DEFAULT_FRAME_TIME)

@@ -56,8 +56,7 @@ def to_grid(
     if not np.allclose(zooms, spacing, rtol=SAME_SPACING):
         sigma = np.sqrt(np.maximum(np.square(spacing / zooms) - 1, 0)) / np.sqrt(8 * np.log(2))  # voxels
         if (sigma > 0.1).any():
-            smoothed = GaussianSmooth(sigma.tolist())(image)
-            image = MetaTensor(torch.as_tensor(smoothed), affine=image.affine)
+            image = GaussianSmooth(sigma.tolist())(image)
             steps.append({"step": "GaussianSmooth", "sigma_voxels": [round(float(value), 4) for value in sigma]})
         image = Spacing(spacing, mode="bilinear", padding_mode="border")(image)
         steps.append({"step": "Spacing", "pixdim": list(spacing), "mode": "bilinear"})

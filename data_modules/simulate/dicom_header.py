@@ -21,8 +21,8 @@ def uid(*sources: object) -> UID:
     return generate_uid(entropy_srcs=[str(source) for source in sources])
 
 
-def common_header(identity: Identity, seed: int, patient: int, modality: str, sop_class: UID, instance: int) -> Dataset:
-    """Start a DICOM object.
+def common_header(identity: Identity, seed: int, patient: int, modality: str, sop_class: UID) -> Dataset:
+    """Start the DICOM objects of a series.
 
     Args:
         identity: The patient's personal data, which go into the header as a hospital's would.
@@ -30,23 +30,17 @@ def common_header(identity: Identity, seed: int, patient: int, modality: str, so
         patient: Patient index, part of every UID.
         modality: "MR" or "US".
         sop_class: SOP class UID.
-        instance: Number of the object within the series, from 1.
 
     Returns:
-        A data set with file meta information, patient, study and series.
+        A data set with file meta information, patient, study and series; `number_instance` completes it.
     """
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = uid(seed, patient, modality, "instance", instance)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     header = Dataset()
-    header.file_meta = meta
+    header.file_meta = FileMetaDataset()
+    header.file_meta.MediaStorageSOPClassUID = sop_class
     header.SpecificCharacterSet = "ISO_IR 100"
-    header.SOPClassUID = meta.MediaStorageSOPClassUID
-    header.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    header.SOPClassUID = sop_class
     header.StudyInstanceUID = uid(seed, patient, modality, "study")
     header.SeriesInstanceUID = uid(seed, patient, modality, "series")
-    header.InstanceNumber = instance
     header.SeriesNumber = 4
     header.Modality = modality
     header.PatientID = identity.patient_id
@@ -62,6 +56,14 @@ def common_header(identity: Identity, seed: int, patient: int, modality: str, so
     header.ReferringPhysicianName = "REFERRING^DOCTOR"
     header.BodyPartExamined = "PELVIS"
     return header
+
+
+def number_instance(header: Dataset, seed: int, patient: int, instance: int) -> None:
+    """Make a data set the given instance (from 1) of its series, uncompressed, in place."""
+    header.InstanceNumber = instance
+    header.SOPInstanceUID = uid(seed, patient, header.Modality, "instance", instance)
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
 
 
 def save(header: Dataset, path: Path) -> None:

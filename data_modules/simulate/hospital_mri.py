@@ -6,19 +6,21 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
 from pydicom.uid import JPEG2000Lossless, MRImageStorage, RLELossless
 
-from data_modules.simulate.dicom_header import SCANNERS, common_header, save, uid
+from data_modules.simulate.dicom_header import SCANNERS, common_header, number_instance, save, uid
 from data_modules.simulate.identity import Identity
 from data_modules.simulate.tubes import Array
 
+PIXEL_DATA = 0x7FE00010
 STORED_MAXIMUM = 4095  # 12 bits
 RLE_SHARE, JPEG2000_SHARE, OBLIQUE_SHARE = 0.25, 0.25, 0.35
 
 
 def draw_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw a patient's (3, 3) rotation in the scanner: none for most, a few degrees about each axis for the others."""
-    angles = np.deg2rad(rng.uniform(-6, 6, 3)) * (rng.uniform() < OBLIQUE_SHARE)
+    angles = np.deg2rad(rng.uniform(-4, 4, 3)) * (rng.uniform() < OBLIQUE_SHARE)
     rotation = np.eye(3)
     for axis, angle in enumerate(angles):
         turn = np.eye(3)
@@ -90,30 +92,32 @@ def write_mr_series(
     series = folder / identity.patient_id / f"MR{identity.study_date}" / "0004_T2_TSE_SAG"
     series.mkdir(parents=True)
     row, column = affine[:3, 2] / voxel_mm[2], affine[:3, 1] / voxel_mm[1]
+    image = common_header(identity, seed, patient, "MR", MRImageStorage)
+    image.ImageType = ["ORIGINAL", "PRIMARY", "M", "NORM"]
+    image.Manufacturer, image.ManufacturerModelName = manufacturer, model
+    image.StationName = f"MR{site:02d}"
+    image.MagneticFieldStrength = field
+    image.SeriesDescription = image.ProtocolName = "T2 TSE sag"
+    image.ScanningSequence, image.SequenceVariant, image.MRAcquisitionType = "SE", "SK", "2D"
+    image.RepetitionTime, image.EchoTime, image.EchoTrainLength = 4200 + 300 * site, 96 + 2 * site, 16
+    image.PatientPosition = "HFS"
+    image.FrameOfReferenceUID = uid(seed, patient, "MR", "frame of reference")
+    image.ImageOrientationPatient = [round(float(c), 8) for c in (*row, *column)]
+    image.PixelSpacing = [round(voxel_mm[1], 8), round(voxel_mm[2], 8)]
+    image.SliceThickness = round(0.9 * voxel_mm[0], 4)  # a tenth of the spacing is gap between the slices
+    image.SpacingBetweenSlices = round(voxel_mm[0], 8)
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.Rows, image.Columns = stored.shape[1:]
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
+    image.RescaleSlope, image.RescaleIntercept, image.RescaleType = slope, 0, "US"
+    image.WindowCenter, image.WindowWidth = slope * 1600, slope * 3200
     for index, pixels in enumerate(stored):
-        image = common_header(identity, seed, patient, "MR", MRImageStorage, index + 1)
-        image.ImageType = ["ORIGINAL", "PRIMARY", "M", "NORM"]
-        image.Manufacturer, image.ManufacturerModelName = manufacturer, model
-        image.StationName = f"MR{site:02d}"
-        image.MagneticFieldStrength = field
-        image.SeriesDescription = image.ProtocolName = "T2 TSE sag"
-        image.ScanningSequence, image.SequenceVariant, image.MRAcquisitionType = "SE", "SK", "2D"
-        image.RepetitionTime, image.EchoTime, image.EchoTrainLength = 4200 + 300 * site, 96 + 2 * site, 16
-        image.PatientPosition = "HFS"
-        image.FrameOfReferenceUID = uid(seed, patient, "MR", "frame of reference")
-        image.ImageOrientationPatient = [round(float(c), 8) for c in (*row, *column)]
+        # One header serves all slices; compressing one changes the syntax and the kind of its pixel data.
+        number_instance(image, seed, patient, index + 1)
         position = affine[:3, 3] + index * affine[:3, 0]
         image.ImagePositionPatient = [round(float(p), 6) for p in position]
         image.SliceLocation = round(float(position[0]), 4)
-        image.PixelSpacing = [round(voxel_mm[1], 8), round(voxel_mm[2], 8)]
-        image.SliceThickness = round(0.9 * voxel_mm[0], 4)  # a tenth of the spacing is gap between the slices
-        image.SpacingBetweenSlices = round(voxel_mm[0], 8)
-        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-        image.Rows, image.Columns = pixels.shape
-        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
-        image.RescaleSlope, image.RescaleIntercept, image.RescaleType = slope, 0, "US"
-        image.WindowCenter, image.WindowWidth = slope * 1600, slope * 3200
-        image.PixelData = pixels.tobytes()
+        image["PixelData"] = DataElement(PIXEL_DATA, "OW", pixels.tobytes())
         if compression < RLE_SHARE:
             image.compress(RLELossless, generate_instance_uid=False)
         elif compression < RLE_SHARE + JPEG2000_SHARE:

@@ -10,7 +10,7 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import JPEGBaseline8Bit, RLELossless, UltrasoundMultiFrameImageStorage
 
-from data_modules.simulate.dicom_header import ULTRASOUND_MACHINES, common_header, save
+from data_modules.simulate.dicom_header import ULTRASOUND_MACHINES, common_header, number_instance, save
 from data_modules.simulate.identity import Identity
 
 AVI_SHARE, RLE_SHARE, JPEG_SHARE = 0.5, 0.15, 0.2
@@ -89,7 +89,8 @@ def _cine_loop(
     for frame in screen:
         cv2.putText(frame, f"{identity.name} {identity.birth_date}", (1, 9), cv2.FONT_HERSHEY_PLAIN, 0.5, 200)
 
-    image = common_header(identity, seed, patient, "US", UltrasoundMultiFrameImageStorage, 1)
+    image = common_header(identity, seed, patient, "US", UltrasoundMultiFrameImageStorage)
+    number_instance(image, seed, patient, 1)
     image.ImageType = ["ORIGINAL", "PRIMARY", "GYN", "0001"]
     image.Manufacturer, image.ManufacturerModelName = ULTRASOUND_MACHINES[rng.integers(len(ULTRASOUND_MACHINES))]
     image.SeriesDescription = "TVUS sliding sign"

@@ -83,6 +83,7 @@ class BestCheckpoint(ModelCheckpoint):
                 os.link(best, temporary)
             except OSError:  # file systems without hard links
                 shutil.copyfile(best, temporary)
+            os.utime(temporary)  # what builds on it looks at when the stage was finished
             temporary.replace(published)
         trainer.strategy.barrier("best checkpoint published")
 

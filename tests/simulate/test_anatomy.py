@@ -2,6 +2,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from data_modules.simulate.anatomy import patient_anatomy
 from data_modules.simulate.settings import SimulationSettings
@@ -27,7 +28,7 @@ def test_the_rectum_comes_as_close_as_the_gap_says():
                 (tube.centres[:, None] + tube.radii[:, None, None] * ring).reshape(-1, 2)
                 for tube in (anatomy.uterus, anatomy.rectum)
             )
-            nearest = min(np.linalg.norm(uterus - point, axis=1).min() for point in rectum)
+            nearest = cKDTree(uterus).query(rectum)[0].min()
             assert nearest == pytest.approx(anatomy.gap, abs=0.8), (patient, label)
 
 
@@ -48,15 +49,15 @@ def test_both_classes_have_their_rectum_in_the_same_place():
 
 def test_signs_have_the_frequencies_that_the_settings_ask_for():
     settings = SimulationSettings(close_free=0.6, covariate_strength=0)
-    free, obliterated = ([patient_anatomy(settings, i, label) for i in range(1000)] for label in (0, 1))
-    assert np.mean([a.gap <= 3.25 for a in free]) == pytest.approx(0.6, abs=0.05)
+    free, obliterated = ([patient_anatomy(settings, i, label) for i in range(600)] for label in (0, 1))
+    assert np.mean([a.gap <= 3.25 for a in free]) == pytest.approx(0.6, abs=0.06)
     # Useless covariates: the flip of the label changes nobody's.
     assert [a.endometrioma for a in free] == [a.endometrioma for a in obliterated]
     assert [a.retroverted for a in free] == [a.retroverted for a in obliterated]
 
-    tied = [patient_anatomy(SimulationSettings(covariate_strength=1), i, 1) for i in range(1000)]
-    assert np.mean([a.endometrioma for a in free]) == pytest.approx(0.12, abs=0.03)
-    assert np.mean([a.endometrioma for a in tied]) == pytest.approx(0.29, abs=0.04)  # odds ratio 3
+    tied = [patient_anatomy(SimulationSettings(covariate_strength=1), i, 1) for i in range(600)]
+    assert np.mean([a.endometrioma for a in free]) == pytest.approx(0.12, abs=0.04)
+    assert np.mean([a.endometrioma for a in tied]) == pytest.approx(0.29, abs=0.05)  # odds ratio 3
 
 
 def test_under_the_probe_the_gap_says_nothing():

@@ -81,4 +81,4 @@ def test_a_rotation_is_proper_and_small():
         rotation = draw_rotation(np.random.default_rng(seed))
         assert np.allclose(rotation @ rotation.T, np.eye(3))
         assert np.linalg.det(rotation) == pytest.approx(1)
-        assert np.degrees(np.arccos((np.trace(rotation) - 1) / 2 - 1e-12)) < 11
+        assert np.degrees(np.arccos((np.trace(rotation) - 1) / 2 - 1e-12)) < 7

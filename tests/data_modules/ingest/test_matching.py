@@ -57,6 +57,14 @@ def test_one_volume_a_study_is_chosen_and_every_clip(tmp_path: Path) -> None:
     assert set(matched) == {"t1", "t2", "best"}
 
 
+def test_of_a_study_of_which_a_row_names_a_series_nothing_else_is_used(tmp_path: Path) -> None:
+    matched, rejected = match(
+        tmp_path, [image("t1/1", "a", "s", (False,)), image("t2/1", "a", "s", (True,))], [LabelRow(2, "a", 1.0, "t1")]
+    )
+    assert matched == {"t1/1": ("a", 1.0)}
+    assert "another series" in rejected["t2/1"]
+
+
 def test_an_unnamed_image_of_a_named_patient_is_hers_too(tmp_path: Path) -> None:
     """The CSV has research numbers, the files hospital numbers: the other study must not pass for another patient's."""
     images = [image("one/1", "hospital-7", "s1"), image("two/1", "hospital-7", "s2")]

@@ -140,12 +140,15 @@ def test_what_is_no_clip_is_rejected_with_its_reason(
     still = np.repeat(moving_frames[:1], 9, 0)
     cases = [
         (write_cine(tmp_path / "a.dcm", moving_frames[:1]), "1 frames, a clip needs at least 2"),
-        (write_cine(tmp_path / "b.dcm", np.full_like(still, 9)), "all pixels have the same value"),
+        (write_cine(tmp_path / "b.dcm", np.full_like(still, 9)), "a still image"),
         (write_cine(tmp_path / "c.dcm", still), "a still image"),
         (write_cine(tmp_path / "d.dcm", moving_frames, "XYZ"), "photometric interpretation XYZ"),
     ]
     (tmp_path / "e.avi").write_bytes(b"RIFF, but no video")
     (tmp_path / "f.avi").write_bytes(write_avi(tmp_path / "g.avi", moving_frames).read_bytes()[:300])
+    whole = (tmp_path / "g.avi").read_bytes()
+    (tmp_path / "h.avi").write_bytes(whole[: len(whole) // 2])
+    cases += [(tmp_path / "h.avi", "ends early: [0-9]+ of 20 frames")]
     cases += [(tmp_path / "e.avi", "cannot be opened as a video"), (tmp_path / "f.avi", "cannot be opened|0 frames")]
     for file, reason in cases:
         with pytest.raises(UnusableError, match=reason):

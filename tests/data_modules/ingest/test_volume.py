@@ -11,7 +11,7 @@ SHAPE, SPACING = (8, 20, 24), (4.0, 2.0, 2.0)
 
 
 def corner_phantom() -> tuple[np.ndarray, np.ndarray]:
-    """A volume in RAS order whose eight corners have values of their own, on the grid (24, 20, 8) -> 4 x 2 x 2 mm LIP."""
+    """A volume in RAS order, 4 x 2 x 2 mm, whose eight corners have values of their own."""
     volume = np.zeros((8, 24, 20), np.float32)  # right, anterior, superior
     for number, corner in enumerate(itertools.product((0, 1), repeat=3)):
         index = tuple(slice(-2, None) if high else slice(0, 2) for high in corner)
