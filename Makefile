@@ -68,6 +68,7 @@ $(SIMULATED)-hospital/mri/labels.csv: | $(SETUP)
 	$(POD) simulate --out $(SIMULATED)-hospital $(SIMULATE_ARGS)
 
 $(SIMULATED)/mri.csv: $(SIMULATED)-hospital/mri/labels.csv
+	@echo "simulated patients need no secret" > $(SIMULATED).key  # a fixed key: the same folds on every machine
 	$(POD) ingest mri $(SIMULATED)-hospital/mri --out $(SIMULATED) --shape 16 48 48 --spacing 4 2 2
 
 # after the MRI: the folds span both modalities, so the manifests are written one after the other

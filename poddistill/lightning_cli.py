@@ -5,7 +5,6 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import wandb
 from jsonargparse import ArgumentError, set_parsing_settings
@@ -56,23 +55,50 @@ class StageCLI(LightningCLI):
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
 
+def build(argv: Sequence[str]) -> StageCLI:
+    """Builds the model, the data and the trainer of a stage without running it.
+
+    Args:
+        argv: Options without a verb, e.g. ``["--config", "experiments/pod/mae.yaml"]``.
+
+    Raises:
+        UsageError: If an option or a configuration file is wrong.
+        InputError: If a class does not accept its options.
+    """
+    return _cli(argv, run=False)
+
+
 def run(argv: Sequence[str]) -> None:
     """Runs one verb of the Lightning CLI, e.g. ``["fit", "--config", "experiments/pod/mae.yaml"]``.
 
     Raises:
         UsageError: If an option or a configuration file is wrong.
+        InputError: If a class does not accept its options, or the data or a checkpoint is bad.
     """
+    try:
+        _cli(argv, run=True)
+    finally:
+        if wandb.run is not None:  # else the next stage of this process would log into this one's
+            wandb.finish()
+
+
+def _cli(argv: Sequence[str], run: bool) -> StageCLI:
     _quieten()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${run} also inside fit's and test's own options
+    # omegaconf+ resolves ${...} after all files and options are merged, so a profile's values reach any stage
+    parsing = {"parser_mode": "omegaconf+", "exit_on_error": False}
     try:
-        StageCLI(
+        return StageCLI(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            run=run,
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs=parser_options(),
+            parser_kwargs={**parsing, **dict.fromkeys(("fit", "validate", "test", "predict"), parsing)}
+            if run
+            else parsing,
             args=list(argv),
         )
     except ArgumentError as error:
@@ -84,9 +110,6 @@ def run(argv: Sequence[str]) -> None:
     except Exception as error:
         # what a class says of its own options arrives wrapped by the parser that tried to instantiate it
         raise _cause(error) from error
-    finally:
-        if wandb.run is not None:  # else the next stage of this process would log into this one's
-            wandb.finish()
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -95,13 +118,6 @@ def _cause(error: BaseException) -> BaseException:
     while link is not None and not isinstance(link, InputError):
         link = link.__cause__ or link.__context__
     return link or error
-
-
-def parser_options() -> dict[str, Any]:
-    """Returns how the parsers of all verbs read files and report errors."""
-    # omegaconf+ resolves ${...} after all files and options are merged, so a profile's values reach any stage
-    options = {"parser_mode": "omegaconf+", "exit_on_error": False}
-    return {**options, **dict.fromkeys(("fit", "validate", "test", "predict"), options)}
 
 
 def _one_line(message: str) -> str:

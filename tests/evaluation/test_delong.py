@@ -1,6 +1,5 @@
 """DeLong's variance against an explicit reference and against published analyses."""
 
-
 import numpy as np
 import pytest
 from scipy import stats

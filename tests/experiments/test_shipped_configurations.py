@@ -5,28 +5,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from pytorch_lightning import LightningDataModule, LightningModule
 
-from poddistill.lightning_cli import StageCLI, parser_options
+from poddistill.lightning_cli import build
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 POD = EXPERIMENTS / "pod"
 STAGES = ("mae", "teacher", "student")
 PROFILES = sorted(file.stem for file in POD.glob("*.yaml") if file.stem not in STAGES)
 PRESETS = sorted((EXPERIMENTS / "debug").glob("*.yaml"))
-
-
-def build(*arguments: str) -> StageCLI:
-    return StageCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        run=False,
-        save_config_callback=None,
-        parser_kwargs=parser_options(),
-        args=list(arguments),
-    )
 
 
 def stage_options(profile: str, stage: str, run: Path, cohort: Path) -> list[str]:
@@ -43,7 +29,7 @@ def test_no_configuration_is_overlooked() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_stage_of_a_profile_is_built(profile: str, stage: str, tiny_cohort: Path, tmp_path: Path) -> None:
     further = ["--trainer.precision", "32-true"]  # a CPU need not have bf16
-    cli = build(*stage_options(profile, stage, tmp_path, tiny_cohort), *further)
+    cli = build([*stage_options(profile, stage, tmp_path, tiny_cohort), *further])
     values = yaml.safe_load((POD / f"{profile}.yaml").read_text())["profile"]
     assert cli.trainer.max_epochs == values[f"{stage}_epochs"]
     network = {"mae": lambda m: m.network.encoder, "teacher": lambda m: m.network, "student": lambda m: m.encoder}
@@ -83,7 +69,7 @@ def test_the_student_and_the_mae_share_their_encoder() -> None:
 def test_fast_dev_run_runs_and_writes_nothing(stage: str, tiny_cohort: Path, tmp_path: Path) -> None:
     arguments = stage_options("demo", stage, tmp_path / "run", tiny_cohort)
     small = ["--profile.volume_size", "[8,16,16]", "--profile.patch_size", "[4,4,4]", "--profile.n_labelled", "null"]
-    cli = build(*arguments, *small, "--config", str(EXPERIMENTS / "debug/fast_dev_run.yaml"))
+    cli = build([*arguments, *small, "--config", str(EXPERIMENTS / "debug/fast_dev_run.yaml")])
     cli.trainer.fit(cli.model, cli.datamodule)
     assert cli.trainer.global_step == 1
     assert not list(tmp_path.rglob("*"))
@@ -91,11 +77,18 @@ def test_fast_dev_run_runs_and_writes_nothing(stage: str, tiny_cohort: Path, tmp
 
 def test_one_batch_is_learned_by_heart(tiny_cohort: Path, tmp_path: Path) -> None:
     arguments = stage_options("demo", "student", tmp_path, tiny_cohort)
-    small = ["--profile.volume_size", "[8,16,16]", "--profile.patch_size", "[4,4,4]", "--profile.student_batch_size", "8"]
+    small = [
+        "--profile.volume_size",
+        "[8,16,16]",
+        "--profile.patch_size",
+        "[4,4,4]",
+        "--profile.student_batch_size",
+        "8",
+    ]
     plain = tmp_path / "plain.yaml"
     plain.write_text("data: {init_args: {mri: {init_args: {augmentation: null}}}}")
     still = ["--config", str(plain), "--profile.student_ema", "0.5"]
-    cli = build(*arguments, *small, *still, "--config", str(EXPERIMENTS / "debug/overfit_batch.yaml"))
+    cli = build([*arguments, *small, *still, "--config", str(EXPERIMENTS / "debug/overfit_batch.yaml")])
     cli.trainer.loggers = cli.trainer.loggers[:1]
     cli.trainer.fit(cli.model, cli.datamodule)
     assert cli.trainer.callback_metrics["train/loss"] < 0.05

@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from sklearn.metrics import roc_auc_score
 
 from data_modules.errors import InputError, UsageError
 from data_modules.unpaired import UnpairedDataModule
-from poddistill.lightning_cli import StageCLI, parser_options, run
+from poddistill import lightning_cli
+from poddistill.lightning_cli import StageCLI, run
 from poddistill.pod.student_kd import StudentKD
 from poddistill.pod.teacher_tvus import TeacherTVUS
 
@@ -20,17 +21,8 @@ Options = Callable[..., list[str]]
 
 
 def build(arguments: list[str]) -> StageCLI:
-    """Builds model, data and trainer without running them; logs nothing to W&B."""
-    cli = StageCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        run=False,
-        save_config_callback=None,
-        parser_kwargs=parser_options(),
-        args=arguments,
-    )
+    """A stage that logs nothing to W&B."""
+    cli = lightning_cli.build(arguments)
     cli.trainer.loggers = cli.trainer.loggers[:1]
     return cli
 
