@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/mae_step.py [--rounds 9] [--batch 16]
 
-Both have the same encoder and decoder sizes, mask ratio, loss (mean squared error over masked patches), optimiser and data.
-poddistill is timed with the same kind of decoder (self-attention over all tokens) and with its default one (cross-attention
-from masked to visible tokens), which does less work. Rounds are interleaved; printed are medians and their ratios.
+Both have the same encoder and decoder sizes, mask ratio, loss (mean squared error over masked patches), optimiser and
+data. poddistill is timed with the same kind of decoder (self-attention over all tokens) and with its default one
+(cross-attention from masked to visible tokens), which does less work. Rounds are interleaved; printed are medians and
+their ratios.
 """
 
 import argparse
@@ -100,14 +101,14 @@ def main() -> None:
         for name, (network, loss) in sides.items():
             times[name].append(seconds(network, loss, volumes, arguments.steps))
     base = next(iter(times.values()))
-    print(
-        f"volumes {SHAPE}, patch {PATCH}, batch {arguments.batch}, {torch.get_num_threads()} threads, {ENCODER}, {DECODER}"
-    )
+    print(f"volumes {SHAPE}, patch {PATCH}, batch {arguments.batch}, {torch.get_num_threads()} threads")
+    print(f"encoder {ENCODER}, decoder {DECODER}")
     for name, values in times.items():
         ratios = sorted(b / v for b, v in zip(base, values, strict=True))
         parameters = sum(p.numel() for p in sides[name][0].parameters())
+        median = statistics.median(values)
         print(
-            f"{name:<38} {1e3 * statistics.median(values):8.1f} ms a step  {arguments.batch / statistics.median(values):7.0f}/s"
+            f"{name:<38} {1e3 * median:8.1f} ms a step  {arguments.batch / median:7.0f}/s"
             f"  {statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})  {parameters:,} parameters"
         )
 

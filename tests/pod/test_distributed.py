@@ -1,0 +1,59 @@
+"""Two processes on the CPU, through the command line as a user runs it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+Options = Callable[..., list[str]]
+TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+
+
+def poddistill(*arguments: str) -> str:
+    command = str(Path(sys.executable).with_name("poddistill"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([command, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def distributed(options: Options, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three stages, fitted and tested by two processes."""
+    folder = tmp_path_factory.mktemp("ddp")
+    poddistill("fit", *options("mae", folder / "mae"), *TWO)
+    poddistill("fit", *options("teacher", folder / "teacher", "--profile.teacher_batch_size", "4"), *TWO)
+    upstream = ("--model.init_args.init_encoder", str(folder / "mae/checkpoints/best.ckpt"))
+    upstream += ("--model.init_args.teacher", str(folder / "teacher/checkpoints/best.ckpt"))
+    poddistill("fit", *options("student", folder / "student", *upstream, "--profile.student_batch_size", "4"), *TWO)
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["mae", "teacher", "student"])
+def test_every_stage_runs(distributed: Path, stage: str) -> None:
+    assert (distributed / stage / "checkpoints/best.ckpt").is_file()
+    metrics = pd.read_csv(distributed / stage / "metrics.csv")
+    assert metrics["step"].is_monotonic_increasing, "only one process may write"
+
+
+def test_each_case_is_predicted_once(distributed: Path, tiny_cohort: Path) -> None:
+    manifest = pd.read_csv(tiny_cohort / "mri.csv")
+    predictions = pd.read_csv(distributed / "student/predictions.csv")
+    assert sorted(predictions["case_id"]) == sorted(manifest.loc[manifest["fold"].isin([0, 1]), "case_id"])
+
+
+def test_scores_do_not_depend_on_the_number_of_processes(distributed: Path, tmp_path: Path) -> None:
+    folder = distributed / "student"
+    before = pd.read_csv(folder / "predictions.csv").sort_values("case_id")
+    checkpoint = ("--ckpt_path", str(folder / "checkpoints/best.ckpt"))
+    one = ("--trainer.devices", "1", "--trainer.strategy", "auto")
+    poddistill("test", "--config", str(folder / "config.yaml"), *checkpoint, *one)
+    after = pd.read_csv(folder / "predictions.csv").sort_values("case_id")
+    assert after["probability"].to_numpy() == pytest.approx(before["probability"].to_numpy(), abs=1e-6)
+    logged = pd.read_csv(folder / "metrics.csv")["test/auroc"].dropna()
+    assert len(logged) == 2
+    assert logged.iloc[0] == pytest.approx(logged.iloc[1], abs=1e-6)
