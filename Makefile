@@ -25,7 +25,7 @@ ifeq ($(PROFILE),demo)
 COHORT ?= $(SIMULATED)
 endif
 COHORT ?=
-SIMULATE_ARGS ?= --n_labelled 700 --n_unlabelled 1900 --n_clips 1000
+SIMULATE_ARGS ?= --seed 1 --n_labelled 700 --n_unlabelled 1900 --n_clips 1000
 
 METHODS := teacher student student-mae student-kd student-scratch
 STAGES  := mae $(METHODS)
