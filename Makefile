@@ -146,12 +146,12 @@ dashboard: $(RUN)/report/index.html ## opens the comparison in the browser
 
 slurm: $(SETUP) ## submits a stage to SLURM: make slurm STAGE=mae NODES=2 DEVICES=8
 	@test -n "$(STAGE)" || { echo "error: STAGE is not set: make slurm STAGE=mae" >&2; exit 1; }
-	@mkdir -p $(RUN)/$(STAGE)
-	sbatch --job-name=$(STAGE) --nodes=$(NODES) --ntasks-per-node=$(DEVICES) --output=$(RUN)/$(STAGE)/slurm-%j.log $(SBATCH_ARGS) \
-	  experiments/slurm/stage.sbatch $(STAGE) PROFILE=$(PROFILE) COHORT=$(COHORT) RUNS=$(RUNS) SEED=$(SEED) FOLD=$(FOLD) DEVICES=$(DEVICES) NODES=$(NODES) STRATEGY=$(STRATEGY)
+	@mkdir -p $(RUN)
+	sbatch --job-name=$(STAGE) --nodes=$(NODES) --ntasks-per-node=$(DEVICES) --output=$(RUN)/slurm-$(STAGE)-%j.log $(SBATCH_ARGS) \
+	  experiments/slurm/stage.sbatch $(STAGE) PROFILE=$(PROFILE) COHORT=$(COHORT) RUNS=$(RUNS) SEED=$(SEED) FOLD=$(FOLD) DEVICES=$(DEVICES) NODES=$(NODES) STRATEGY=$(STRATEGY) "ARGS=$(ARGS)"
 
-bench: $(SETUP) ## the benchmarks; docs/performance.md says what they compare
+bench: $(SETUP) ## time of a masked pre-training step against MONAI
 	$(BIN)/python benchmarks/mae_step.py
 
 clean: ## removes the demo's cohort and runs; .venv stays
-	rm -rf $(SIMULATED) $(SIMULATED)-hospital $(SIMULATED).key $(RUNS)/demo
+	rm -rf $(SIMULATED) $(SIMULATED)-hospital $(dir $(SIMULATED)).*.partial-* $(SIMULATED).key $(RUNS)/demo

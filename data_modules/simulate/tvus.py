@@ -83,7 +83,7 @@ def draw_sweep(rng: np.random.Generator) -> Sweep:
         glide=uniform(0, 0.32),
         drag_offset=float(np.clip(normal(0, 0.07), -0.15, 0.15)),
         carried=uniform(0.1, 0.4),
-        own=uniform([0, 0.5, 0], [0.8, 2.0, 2 * np.pi]),
+        own=uniform([0, 0.5, 0], [0.6, 2.0, 2 * np.pi]),
         wander=uniform([[0, 0], [0, 0]], [[2.5, 2.5], [6.28, 6.28]]),
         rock=uniform(0, 3),
         tilt=normal(8, 8),
