@@ -126,7 +126,7 @@ def _read_nifti(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _read_clip(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
-    return read_clip(case.source / case.match.image.files[0], **case.parameters)
+    return read_clip([case.source / file for file in case.match.image.files], **case.parameters)
 
 
-_READERS = {"dicom": _read_dicom, "nifti": _read_nifti, "video": _read_clip}
+_READERS = {"dicom": _read_dicom, "nifti": _read_nifti, "video": _read_clip, "frames": _read_clip}

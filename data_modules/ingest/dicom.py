@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from pydicom.pixels import pixel_array
 
 from data_modules.ingest.images import Rejection, UnusableError
 from data_modules.ingest.nifti import check_values
+from data_modules.ingest.workers import Map
 
 FOREIGN = "neither DICOM nor NIfTI nor video"
 DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR, an index of the files beside it
+FILES_A_TASK = 64
 MAX_FRAMES = 100_000  # of a file; a damaged header may state any number
 HEADER_TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName", "Modality"),
@@ -90,6 +93,14 @@ def scan_headers(source: Path, files: Sequence[str]) -> list[Frame | Rejection]:
             # a damaged header fails in any of pydicom's ways
             found.append(Rejection(file, "unreadable DICOM header", f"{type(error).__name__}: {error}"))
     return found
+
+
+def scan_files(source: Path, files: Sequence[str], over: Map) -> tuple[list[Frame], list[Rejection]]:
+    """Reads the headers of files over processes; returns all planes in the files' order, and what is no DICOM."""
+    tasks = [files[start : start + FILES_A_TASK] for start in range(0, len(files), FILES_A_TASK)]
+    found = [item for part in over(partial(scan_headers, source), tasks) for item in part]
+    frames = [item for item in found if isinstance(item, Frame)]
+    return frames, [item for item in found if isinstance(item, Rejection)]
 
 
 def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tuple[np.ndarray, dict[str, Any]]:

@@ -3,16 +3,13 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from data_modules.ingest import nifti, video
-from data_modules.ingest.dicom import Frame, scan_headers
+from data_modules.ingest.dicom import Frame, scan_files
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.series import find_volumes
 from data_modules.ingest.workers import Map
-
-FILES_A_TASK = 64
 
 
 def list_files(source: Path, without: Path) -> list[str]:
@@ -33,7 +30,7 @@ def find_mri(
         Images; files that are left out; and patient id by each identifier met (see `Pseudonyms.concealer`).
     """
     volumes = [file for file in files if file.lower().endswith(nifti.SUFFIXES)]
-    frames, rejections = _headers(source, sorted(set(files) - set(volumes)), over)
+    frames, rejections = scan_files(source, sorted(set(files) - set(volumes)), over)
     images, unfit = find_volumes(frames)
     for file in volumes:
         preference = ("t2" in re.split(r"[_.\- ]", PurePosixPath(file).name.lower()),)
@@ -46,7 +43,7 @@ def find_tvus(
 ) -> tuple[list[SourceImage], list[Rejection], dict[str, str]]:
     """Finds the ultrasound clips among files; returns as `find_mri`."""
     videos = [file for file in files if file.lower().endswith(video.SUFFIXES)]
-    frames, rejections = _headers(source, sorted(set(files) - set(videos)), over)
+    frames, rejections = scan_files(source, sorted(set(files) - set(videos)), over)
     images = [SourceImage((file,), "video", patient_of_name(file), file) for file in videos]
     for frame in frames:
         if frame.index:
@@ -64,13 +61,6 @@ def find_tvus(
 def patient_of_name(file: str) -> str:
     """Returns the patient that a file's name starts with: what comes before the first ``_`` or ``.``."""
     return re.split(r"[_.]", PurePosixPath(file).name)[0].strip()
-
-
-def _headers(source: Path, files: Sequence[str], over: Map) -> tuple[list[Frame], list[Rejection]]:
-    tasks = [files[start : start + FILES_A_TASK] for start in range(0, len(files), FILES_A_TASK)]
-    found = [item for part in over(partial(scan_headers, source), tasks) for item in part]
-    frames = [item for item in found if isinstance(item, Frame)]
-    return frames, [item for item in found if isinstance(item, Rejection)]
 
 
 def _identities(frames: Iterable[Frame], images: Iterable[SourceImage]) -> dict[str, str]:

@@ -41,7 +41,7 @@ class SourceImage:
 
     Attributes:
         files: Its files, relative to the source folder; a DICOM series' in the order of the slices.
-        format: How to read it.
+        format: How to read it; ``"frames"`` is a folder of pictures, in the order of the files.
         patient: The patient's id as the files have it.
         study: What one volume is chosen from: the DICOM study, otherwise the file.
         frames: Frame in each file, for multi-frame DICOM.
@@ -50,10 +50,12 @@ class SourceImage:
         preference: The greatest of a study is chosen.
         objection: Why it is only used where a label row names it; empty: nothing against it.
         choice: What is recorded of the choice.
+        masks: NIfTI segmentations in its space, around whose middle the grid is laid; empty: around its own middle.
+        zooms: Voxel size in mm that replaces the header's, along the file's axes; empty: the header's holds.
     """
 
     files: tuple[str, ...]
-    format: Literal["dicom", "nifti", "video"]
+    format: Literal["dicom", "nifti", "video", "frames"]
     patient: str
     study: str
     frames: tuple[int, ...] = ()
@@ -62,6 +64,8 @@ class SourceImage:
     preference: tuple[float, ...] = ()
     objection: str = ""
     choice: dict[str, str | int] = field(default_factory=dict)
+    masks: tuple[str, ...] = ()
+    zooms: tuple[float, ...] = ()
 
     @property
     def source(self) -> str:

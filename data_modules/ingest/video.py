@@ -1,7 +1,7 @@
 """Ultrasound clips from video files and multi-frame DICOM."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ WHOLE = 0.9  # of the frames that a container states; some only estimate their n
 DEFAULT_FRAME_TIME = 50.0  # ms; only ratios of times matter for frames of equal length
 
 
-def read_clip(file: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray, dict[str, Any]]:
+def read_clip(files: Sequence[Path], shape: tuple[int, int, int]) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads a clip as T grey frames, evenly spaced in time and fitted into H x W without distortion.
 
     Args:
-        file: Video, or DICOM with several frames.
+        files: One video, or one DICOM object with several frames.
         shape: (T, H, W).
 
     Returns:
@@ -34,6 +34,7 @@ def read_clip(file: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray, dict
     Raises:
         UnusableError: It cannot be decoded, has a single frame, or nothing in it moves.
     """
+    file = files[0]
     if file.suffix.lower() in SUFFIXES:
         frames, times, record = _read_video(file, shape[1:])
     else:

@@ -34,7 +34,7 @@ def region(left: int, top: int, right: int, bottom: int, kind: tuple[int, int] =
 def test_a_video_keeps_its_frames_in_order(
     tmp_path: Path, write_avi: Callable[..., Path], moving_frames: np.ndarray
 ) -> None:
-    clip, record = read_clip(write_avi(tmp_path / "a.avi", moving_frames), FULL)
+    clip, record = read_clip([write_avi(tmp_path / "a.avi", moving_frames)], FULL)
     assert np.abs(clip.astype(float) - moving_frames).mean() < 2  # motion JPEG is lossy
     assert record["original"] == {"size": [60, 80], "frames": 20, "duration_s": 0.95}
 
@@ -43,12 +43,12 @@ def test_a_video_keeps_its_frames_in_order(
 def test_grey_cine_is_read_exactly(
     tmp_path: Path, write_cine: WriteCine, moving_frames: np.ndarray, compress: str
 ) -> None:
-    clip, _ = read_clip(write_cine(tmp_path / "a.dcm", moving_frames, compress=compress), FULL)
+    clip, _ = read_clip([write_cine(tmp_path / "a.dcm", moving_frames, compress=compress)], FULL)
     np.testing.assert_array_equal(clip, moving_frames)
 
 
 def test_inverted_grey_is_turned_back(tmp_path: Path, write_cine: WriteCine, moving_frames: np.ndarray) -> None:
-    clip, _ = read_clip(write_cine(tmp_path / "a.dcm", 255 - moving_frames, "MONOCHROME1"), FULL)
+    clip, _ = read_clip([write_cine(tmp_path / "a.dcm", 255 - moving_frames, "MONOCHROME1")], FULL)
     np.testing.assert_array_equal(clip, moving_frames)
 
 
@@ -60,7 +60,7 @@ def test_colours_become_luma(
 ) -> None:
     rgb = np.stack([moving_frames, np.roll(moving_frames, 9, 1), np.roll(moving_frames, 9, 2)], -1)
     stored = rgb if photometric == "RGB" else convert_color_space(rgb, "RGB", photometric)
-    clip, _ = read_clip(write_cine(tmp_path / "a.dcm", stored, photometric, compress=compress), FULL)
+    clip, _ = read_clip([write_cine(tmp_path / "a.dcm", stored, photometric, compress=compress)], FULL)
     assert np.abs(clip - luma(rgb)).max() <= 2  # rounding, once each way
 
 
@@ -87,7 +87,7 @@ def test_real_ultrasound_has_the_grey_values_that_simpleitk_decodes(bundled: Cal
 
 def test_a_real_cine_is_cropped_to_its_ultrasound_region(bundled: Callable[[str], Path]) -> None:
     file = bundled("examples_ybr_color.dcm")
-    clip, record = read_clip(file, (16, 64, 64))
+    clip, record = read_clip([file], (16, 64, 64))
     assert clip.shape == (16, 64, 64)
     assert record["original"]["frames"] == 30
     top, bottom, left, right = ultrasound_region(pydicom.dcmread(file))
@@ -99,7 +99,7 @@ def test_the_largest_2d_tissue_region_is_cut_out(
 ) -> None:
     regions = [region(0, 0, 79, 59, (3, 1)), region(2, 2, 11, 11), region(10, 5, 69, 54), region(0, 0, 79, 59, (1, 2))]
     file = write_cine(tmp_path / "a.dcm", moving_frames, SequenceOfUltrasoundRegions=Sequence(regions))
-    clip, record = read_clip(file, (20, 50, 60))
+    clip, record = read_clip([file], (20, 50, 60))
     np.testing.assert_array_equal(clip, moving_frames[:, 5:55, 10:70])
     assert record["steps"][0]["step"] == "crop to the ultrasound region"
 
@@ -152,4 +152,4 @@ def test_what_is_no_clip_is_rejected_with_its_reason(
     cases += [(tmp_path / "e.avi", "cannot be opened as a video"), (tmp_path / "f.avi", "cannot be opened|0 frames")]
     for file, reason in cases:
         with pytest.raises(UnusableError, match=reason):
-            read_clip(file, (16, 32, 32))
+            read_clip([file], (16, 32, 32))
