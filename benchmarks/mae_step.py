@@ -4,17 +4,18 @@
 
 Both have the same encoder and decoder sizes, mask ratio, loss (mean squared error over masked patches), optimiser and
 data. poddistill is timed with the same kind of decoder (self-attention over all tokens) and with its default one
-(cross-attention from masked to visible tokens), which does less work. Rounds are interleaved; printed are medians and
-their ratios.
+(cross-attention from masked to visible tokens), which does less work. Rounds are interleaved in shuffled order; printed
+are medians and how many times faster than MONAI each is.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from monai.networks.nets import MaskedAutoEncoderViT
+from timing import in_turns, machine, options, ratio, require, table
 from torch import Tensor, nn
 
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
@@ -82,11 +83,11 @@ def seconds(network: nn.Module, loss: Callable[[Tensor], Tensor], volumes: Tenso
 
 def main() -> None:
     """Times all sides in turns and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = options(__doc__, rounds=9)
     parser.add_argument("--steps", type=int, default=5, help="training steps a round")
     parser.add_argument("--batch", type=int, default=16)
     arguments = parser.parse_args()
+    require("einops")  # MONAI's transformer does not work without
     torch.manual_seed(0)
     volumes = torch.rand(arguments.batch, 1, *SHAPE)
     sides = {
@@ -94,23 +95,19 @@ def main() -> None:
         "poddistill, self-attention decoder": our_step("self"),
         "poddistill, cross-attention decoder": our_step("cross"),
     }
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for network, loss in sides.values():
-        seconds(network, loss, volumes, 2)  # warm-up
-    for _ in range(arguments.rounds):
-        for name, (network, loss) in sides.items():
-            times[name].append(seconds(network, loss, volumes, arguments.steps))
+    run = {name: partial(seconds, network, loss, volumes, arguments.steps) for name, (network, loss) in sides.items()}
+    times = in_turns(run, arguments.rounds)
     base = next(iter(times.values()))
-    print(f"volumes {SHAPE}, patch {PATCH}, batch {arguments.batch}, {torch.get_num_threads()} threads")
-    print(f"encoder {ENCODER}, decoder {DECODER}")
+    rows = []
     for name, values in times.items():
-        ratios = sorted(b / v for b, v in zip(base, values, strict=True))
-        parameters = sum(p.numel() for p in sides[name][0].parameters())
         median = statistics.median(values)
-        print(
-            f"{name:<38} {1e3 * median:8.1f} ms a step  {arguments.batch / median:7.0f}/s"
-            f"  {statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})  {parameters:,} parameters"
-        )
+        parameters = sum(parameter.numel() for parameter in sides[name][0].parameters())
+        speed_up = "1" if values is base else ratio(base, values)
+        rows.append((name, f"{1e3 * median:.1f}", f"{arguments.batch / median:.0f}", speed_up, f"{parameters:,}"))
+    print(machine("torch", "monai"))
+    print(f"volumes {SHAPE}, patch {PATCH}, batch {arguments.batch}, {torch.get_num_threads()} threads")
+    print(f"encoder {ENCODER}, decoder {DECODER}\n")
+    print(table(("network", "ms a step", "volumes/s", "times faster (range)", "parameters"), rows))
 
 
 if __name__ == "__main__":
