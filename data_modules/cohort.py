@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -9,10 +10,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from data_modules.duplicates import check_together, read_duplicates
 from data_modules.errors import InputError
 
 Modality = Literal["mri", "tvus"]
 MODALITIES: tuple[Modality, ...] = ("mri", "tvus")
+Stratum = tuple[tuple[str, float], ...]
 COLUMNS = ("case_id", "patient_id", "path", "label", "fold")
 
 
@@ -30,7 +33,8 @@ def read_manifest(cohort: str | Path, modality: Modality) -> pd.DataFrame:
 
     Raises:
         InputError: A file or column is missing, a case id occurs twice, a label or fold is none, a path leads out
-            of the cohort or to no file, or a patient is in two folds, in this manifest or across the two.
+            of the cohort or to no file, a patient is in two folds, in this manifest or across the two, or two patients
+            with near-duplicate images are (``duplicates.csv``).
     """
     cohort = Path(cohort)
     file = cohort / f"{modality}.csv"
@@ -68,6 +72,21 @@ def write_manifest(cohort: Path, modality: Modality, manifest: pd.DataFrame) -> 
     temporary.replace(file)
 
 
+def read_folds(cohort: str | Path, modality: Modality) -> dict[str, int]:
+    """Returns the fold by patient_id of one manifest, without those that have none; empty without the manifest.
+
+    Raises:
+        InputError: The file cannot be read, or a patient is in two folds.
+    """
+    file = Path(cohort) / f"{modality}.csv"
+    if not file.is_file():
+        return {}
+    table = _read_csv(file)
+    folds = _folds(table["fold"], file)
+    check_one_fold(table["patient_id"], folds, str(file))
+    return {patient: int(fold) for patient, fold in zip(table["patient_id"], folds, strict=True) if not pd.isna(fold)}
+
+
 def count_folds(cohort: str | Path) -> int:
     """Returns K, the number of folds: one more than the highest fold of either manifest.
 
@@ -102,39 +121,81 @@ def splits(manifest: pd.DataFrame, fold: int, n_folds: int) -> pd.Series:
     return pd.Series(part, index=manifest.index, name="split", dtype=str)
 
 
-def assign_folds(manifests: Mapping[Modality, pd.DataFrame], n_folds: int = 5, seed: int = 0) -> pd.Series:
-    """Deals the patients of both modalities into folds, stratified by label and modality.
+def assign_folds(
+    manifests: Mapping[Modality, pd.DataFrame],
+    n_folds: int = 5,
+    seed: int = 0,
+    existing: Mapping[str, int] | pd.Series | None = None,
+    groups: Mapping[str, str] | None = None,
+    order: Mapping[str, str] | None = None,
+) -> pd.Series:
+    """Deals the patients of both modalities into folds, stratified by label and modality; nobody moves who has one.
 
-    A stratum holds the patients with the same labels in the same modalities. Its patients are ordered by a hash of
-    seed and patient id and dealt out one fold after the other, each stratum going on where the one before it stopped,
-    so that the sizes of the folds differ by at most one. The result depends on patients, labels and seed alone, never
-    on row order.
+    A stratum holds the patients with the same labels in the same modalities. New patients are dealt stratum after
+    stratum in the order of a hash of seed and patient, each to the fold that has the fewest of her stratum, of equals
+    the one with the fewest patients. With nothing existing, folds so differ by at most one patient, in each stratum
+    and in all. The result depends on patients, labels, seed and what exists alone, never on row order.
+
+    Patients of a group share images and get one fold, also those of them without a label: images of nobody's fold
+    are lent to the training of every fold. Groups are dealt before single patients, who then level the folds. Where
+    members have different folds already, a leak would outlive the runs trained so far, so the group goes to the fold
+    of most of them, of equals to that of the first in the order.
 
     Args:
         manifests: Tables with the columns ``patient_id`` and ``label`` (float, nan = unlabelled), by modality.
         n_folds: K, at least 3.
         seed: Gives another assignment.
+        existing: Fold by patient_id, to be kept; missing ones are as good as none.
+        groups: Name of the group by patient_id; patients that it leaves out are single.
+        order: Text by patient_id whose hash orders her instead of her patient_id, so that the folds do not depend on
+            the pseudonyms.
 
     Returns:
-        Int64 fold by patient id; missing for patients without any label.
+        Int64 fold by patient id; missing for patients without any label, unless of a group with one.
 
     Raises:
         InputError: K is below 3.
     """
     check_fold_count(n_folds)
-    strata: dict[str, list[tuple[Modality, float]]] = {}
+    kept = {} if existing is None else {patient: int(fold) for patient, fold in existing.items() if not pd.isna(fold)}
+    strata = _strata(manifests)
+    turn = {patient: hash_order(seed, (order or {}).get(patient, patient)) for patient in strata}
+    units: dict[str, list[str]] = {}
+    for patient in sorted(strata, key=turn.__getitem__):
+        units.setdefault((groups or {}).get(patient, patient), []).append(patient)
+
+    def rank(members: list[str]) -> tuple:
+        settled = any(member in kept for member in members)
+        return not settled, -len(members), sorted(strata[member] for member in members), turn[members[0]]
+
+    folds: dict[str, int] = {}
+    of_stratum, of_all = Counter[tuple[Stratum, int]](), Counter[int]()
+    for members in sorted(units.values(), key=rank):
+        if not any(strata[member] for member in members):
+            continue
+        if present := [kept[member] for member in members if member in kept]:
+            fold = Counter(present).most_common(1)[0][0]
+        else:
+            in_stratum = [sum(of_stratum[strata[member], fold] for member in members) for fold in range(n_folds)]
+            fold = min((n, of_all[fold], fold) for fold, n in enumerate(in_stratum))[-1]
+        folds |= dict.fromkeys(members, fold)
+        of_stratum.update((strata[member], fold) for member in members)
+        of_all[fold] += len(members)
+    index = pd.Index(sorted(strata), name="patient_id")
+    return pd.Series([folds.get(patient, pd.NA) for patient in index], index=index, dtype="Int64", name="fold")
+
+
+def _strata(manifests: Mapping[Modality, pd.DataFrame]) -> dict[str, Stratum]:
+    """Each patient's labels with their modalities; empty without any label."""
+    labels: dict[str, set[tuple[str, float]]] = {}
     for modality in MODALITIES:
         if modality in manifests:
             table = manifests[modality]
             for patient, label in zip(table["patient_id"], table["label"], strict=True):
-                labels = strata.setdefault(str(patient), [])
-                if not np.isnan(label) and (modality, float(label)) not in labels:
-                    labels.append((modality, float(label)))
-    labelled = [patient for patient, labels in strata.items() if labels]
-    order = sorted(labelled, key=lambda patient: (sorted(strata[patient]), hash_order(seed, patient)))
-    folds = pd.Series(pd.NA, index=pd.Index(sorted(strata), name="patient_id"), dtype="Int64", name="fold")
-    folds[order] = np.arange(len(order)) % n_folds
-    return folds
+                of_patient = labels.setdefault(str(patient), set())
+                if not np.isnan(label):
+                    of_patient.add((modality, float(label)))
+    return {patient: tuple(sorted(of_patient)) for patient, of_patient in labels.items()}
 
 
 def check_fold_count(n_folds: int) -> None:
@@ -172,7 +233,7 @@ def _read_csv(file: Path) -> pd.DataFrame:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{file}: not a readable CSV ({' '.join(str(error).split())}); ingest the cohort again"
+            f"{file}: not a readable CSV ({' '.join(str(error).split())}); remove it and ingest its files again"
         ) from error
     for column in COLUMNS:
         if column not in table.columns:
@@ -207,10 +268,13 @@ def _check_paths(paths: pd.Series, cohort: Path, file: Path) -> None:
 
 def _check_leaks(table: pd.DataFrame, cohort: Path, file: Path) -> None:
     tables = {other: _read_csv(other) for other in _manifest_files(cohort) if other != file}
-    patients = [table["patient_id"], *(other["patient_id"] for other in tables.values())]
-    folds = [table["fold"], *(_folds(other["fold"], name) for name, other in tables.items())]
+    patients = pd.concat([table["patient_id"], *(other["patient_id"] for other in tables.values())], ignore_index=True)
+    folds = pd.concat(
+        [table["fold"], *(_folds(other["fold"], name) for name, other in tables.items())], ignore_index=True
+    )
     where = " and ".join(str(name) for name in (file, *tables))
-    check_one_fold(pd.concat(patients, ignore_index=True), pd.concat(folds, ignore_index=True), where)
+    check_one_fold(patients, folds, where)
+    check_together(read_duplicates(cohort), dict(zip(patients, folds, strict=True)), where)
 
 
 def _manifest_files(cohort: Path) -> list[Path]:

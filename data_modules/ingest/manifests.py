@@ -1,31 +1,34 @@
 """Writes the lists of a cohort: what is in it, in which fold, and what was left out."""
 
 import csv
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from data_modules.cohort import (
-    COLUMNS,
-    MODALITIES,
-    Modality,
-    assign_folds,
-    check_one_fold,
-    read_manifest,
-    write_manifest,
-)
+from data_modules.cohort import COLUMNS, MODALITIES, Modality, read_manifest, write_manifest
+from data_modules.duplicates import COLUMNS as PAIR_COLUMNS
+from data_modules.duplicates import find_duplicates, write_duplicates
+from data_modules.ingest.dealing import check_dealing, deal, write_dealing
 from data_modules.ingest.images import Rejection
+from data_modules.store import read_record
 
 
 def write_manifests(
-    cohort: Path, modality: Modality, table: pd.DataFrame, given: Mapping[str, int], n_folds: int, seed: int
-) -> None:
+    cohort: Path,
+    modality: Modality,
+    table: pd.DataFrame,
+    given: Mapping[str, int],
+    n_folds: int,
+    seed: int,
+    order: Mapping[str, str] | None = None,
+) -> int:
     """Writes a modality's manifest, deals the patients of both modalities into folds, and removes what is not listed.
 
-    Folds that a hospital's label CSV gave are kept in ``given_folds.json``, so that the other modality follows them.
+    Patients keep the fold that they have, and those who share an image get the same (`assign_folds`). How the cohort
+    was dealt is kept in ``folds.json``; pairs of cases of two patients that show the same image, by the descriptors in
+    their records, are listed in ``duplicates.csv``. A kill at any moment leaves what the next run turns into the same.
 
     Args:
         cohort: The cohort folder.
@@ -34,30 +37,48 @@ def write_manifests(
         given: Fold by patient_id, from the label CSV.
         n_folds: K, at least 3.
         seed: Of the folds.
+        order: By patient_id the text whose hash orders her, e.g. the hospital's id, which is not written.
+
+    Returns:
+        How many pairs of cases of two patients show the same image.
 
     Raises:
-        InputError: K is below 3, or the label CSVs of the two modalities give a patient different folds.
+        InputError: K is below 3, K or seed are not those with which the cohort was dealt, the other manifest is wrong,
+            or the label CSVs give a patient, or two patients who share an image, different folds.
     """
+    check_dealing(cohort, n_folds, seed)
     tables = {
-        other: read_manifest(cohort, other) for other in MODALITIES if other != modality and _exists(cohort, other)
+        other: read_manifest(cohort, other)
+        for other in MODALITIES
+        if other != modality and (cohort / f"{other}.csv").is_file()
     }
     tables[modality] = table
-    all_given = {**_read_given(cohort), modality: dict(given)}
-    pairs = [(patient, fold) for folds in all_given.values() for patient, fold in folds.items()]
-    check_one_fold(
-        pd.Series([p for p, _ in pairs], dtype=str), pd.Series([f for _, f in pairs]), "label CSVs of both modalities"
-    )
-    folds = assign_folds(tables, n_folds, seed)
-    for patient, fold in pairs:
-        if patient in folds.index:
-            folds[patient] = fold
-    _write_given(cohort, all_given)
-    (cohort / f"{modality}.csv").unlink(missing_ok=True)  # its old folds must not stand beside the other's new ones
+    pairs = pd.concat([_find_pairs(cohort, name, tables[name]) for name in MODALITIES if name in tables])
+    dealing, folds = deal(cohort, tables, modality, given, pairs, n_folds, seed, order or {})
+    # All that follows can be repeated from what is remembered, so it is remembered first.
+    write_dealing(cohort, dealing)
+    for stale in (f"{modality}.csv", "duplicates.csv"):  # must not stand beside the other manifest's new folds
+        (cohort / stale).unlink(missing_ok=True)
     for other in sorted(tables, key=lambda name: name == modality):  # its own last: it says that all is done
+        if other == modality:
+            write_duplicates(cohort, pairs)
         ordered = tables[other].assign(fold=tables[other]["patient_id"].map(folds))
         covariates = [name for name in ordered.columns if name not in COLUMNS]
         write_manifest(cohort, other, ordered[[*COLUMNS, *covariates]])
     _remove_unlisted(cohort / modality, set(table["case_id"]))
+    return len(pairs)
+
+
+def _find_pairs(cohort: Path, modality: Modality, table: pd.DataFrame) -> pd.DataFrame:
+    """Near duplicates among the cases whose record has a descriptor."""
+    found = [str((read_record(cohort / path) or {}).get("descriptor", "")) for path in table["path"]]
+    described = table[[bool(descriptor) for descriptor in found]]
+    cases, patients = described["case_id"].tolist(), described["patient_id"].tolist()
+    rows = []
+    for pair in find_duplicates(list(filter(None, found)), patients):
+        first, second = ((cases[position], patients[position]) for position in (pair.first, pair.second))
+        rows.append((modality, *first, *second, round(pair.similarity, 4)))
+    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
 
 
 def write_rejected(
@@ -85,25 +106,6 @@ def read_rejected(cohort: Path) -> list[dict[str, str]]:
         return []
     with file.open(newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
-
-
-def _exists(cohort: Path, modality: Modality) -> bool:
-    return (cohort / f"{modality}.csv").is_file()
-
-
-def _read_given(cohort: Path) -> dict[str, dict[str, int]]:
-    file = cohort / "given_folds.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
-
-
-def _write_given(cohort: Path, given: Mapping[str, Mapping[str, int]]) -> None:
-    file = cohort / "given_folds.json"
-    if not any(given.values()):
-        file.unlink(missing_ok=True)
-        return
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(given, indent=1, sort_keys=True))
-    temporary.replace(file)
 
 
 def _remove_unlisted(folder: Path, case_ids: set[str]) -> None:
