@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 
 from data_modules.cohort import Modality
+from data_modules.duplicates import describe_content
+from data_modules.ingest.confidentiality import Concealment, describe_header
 from data_modules.ingest.dicom import read_series
 from data_modules.ingest.images import Rejection, UnusableError
+from data_modules.ingest.masks import find_middle
 from data_modules.ingest.matching import MatchedImage
 from data_modules.ingest.nifti import read_nifti
 from data_modules.ingest.pseudonyms import Pseudonyms
 from data_modules.ingest.video import read_clip
 from data_modules.store import read_record, write_array
 
-FORMAT = 1  # raised when the same source would be stored otherwise, so that it is made anew
+FORMAT = 2  # raised when the same source would be stored otherwise, so that it is made anew
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Case:
         patient_id: Pseudonymous.
         source: The source folder.
         target: The array's file.
-        parameters: Of the reader, ``shape`` and, for MRI, ``spacing``.
+        parameters: Of the reader, e.g. ``shape`` and, for MRI, ``spacing``.
+        concealment: Of the patient's dates and site.
         record: What is known beforehand of the record beside the array.
     """
 
@@ -42,6 +46,7 @@ class Case:
     source: Path
     target: Path
     parameters: dict[str, Any]
+    concealment: Concealment
     record: dict[str, Any]
 
 
@@ -60,15 +65,17 @@ def plan_cases(
         patient_id = pseudonyms.patient(match.patient)
         numbers[patient_id] += 1
         case_id = f"{modality}-{patient_id}-{numbers[patient_id]}"
-        states = [(file, *_state(source / file)) for file in dict.fromkeys(image.files)]
-        fingerprint = pseudonyms.digest(FORMAT, states, image.frames, match.alternatives, sorted(parameters.items()))
+        states = [(file, *_state(source / file)) for file in dict.fromkeys((*image.files, *image.masks))]
+        how = (image.frames, image.zooms, match.alternatives, sorted(parameters.items()))
+        fingerprint = pseudonyms.digest(FORMAT, states, how)
         record: dict[str, Any] = {"case_id": case_id, "fingerprint": fingerprint}
         if image.series:
             record["series"] = pseudonyms.digest("series", image.series)[:16]
         if image.choice:
             record["choice"] = {"series_in_study": match.alternatives, **image.choice}
         target = out / modality / f"{case_id}.npy"
-        cases.append(Case(match, case_id, patient_id, source, target, parameters, record))
+        concealment = pseudonyms.concealment(match.patient)
+        cases.append(Case(match, case_id, patient_id, source, target, parameters, concealment, record))
     return cases
 
 
@@ -86,20 +93,23 @@ def make_case(case: Case) -> Rejection | None:
 
     Raises:
         OSError: The cohort cannot be written to.
+        MemoryError: It takes more than this process may have.
     """
     image = case.match.image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries quote headers in them
             array, record = _READERS[image.format](case)
+    except MemoryError:
+        raise
     except UnusableError as error:
         return Rejection(image.source, error.reason, error.detail)
     except Exception as error:
         # a damaged file fails in any of the libraries' ways, and must not stop the others
         return Rejection(image.source, "cannot be read", f"{type(error).__name__}: {error}")
     array = np.ascontiguousarray(array)
-    content = hashlib.sha256(array.data).hexdigest()
-    write_array(case.target, array, {**case.record, **record, "sha256": content})
+    found = {"descriptor": describe_content(array), "sha256": hashlib.sha256(array.data).hexdigest()}
+    write_array(case.target, array, {**case.record, **record, **found})
     return None
 
 
@@ -112,17 +122,22 @@ def _read_dicom(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
     from data_modules.ingest.volume import to_grid  # MONAI takes seconds to import, and clips do without
 
     image = case.match.image
-    volume, origin = read_series(case.source, image.files, image.frames)
-    array, record = to_grid(volume, np.array(image.affine), **case.parameters)
-    return array, {"source": origin, **record}
+    volume, header = read_series(case.source, image.files, image.frames)
+    origin = describe_header(header, case.concealment)
+    affine = np.array(image.affine)
+    centre, remarks = find_middle([case.source / mask for mask in image.masks], volume.shape, affine)
+    array, record = to_grid(volume, affine, centre=centre, **case.parameters)
+    return array, {"source": origin, **record} | ({"warnings": remarks} if remarks else {})
 
 
 def _read_nifti(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
     from data_modules.ingest.volume import to_grid
 
-    volume, affine, origin = read_nifti(case.source / case.match.image.files[0])
-    array, record = to_grid(volume, affine, **case.parameters)
-    return array, {"source": origin, **record}
+    image = case.match.image
+    volume, affine, origin = read_nifti(case.source / image.files[0], image.zooms)
+    centre, remarks = find_middle([case.source / mask for mask in image.masks], volume.shape, affine)
+    array, record = to_grid(volume, affine, centre=centre, **case.parameters)
+    return array, {"source": origin, **record} | ({"warnings": remarks} if remarks else {})
 
 
 def _read_clip(case: Case) -> tuple[np.ndarray, dict[str, Any]]:

@@ -13,18 +13,21 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import pixel_array
 
+from data_modules.ingest.confidentiality import PERSONAL, personal_texts
 from data_modules.ingest.images import Rejection, UnusableError
 from data_modules.ingest.nifti import check_values
-from data_modules.ingest.workers import Map
+from data_modules.ingest.workers import Lost, Map
 
 FOREIGN = "neither DICOM nor NIfTI nor video"
 DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR, an index of the files beside it
 FILES_A_TASK = 64
 MAX_FRAMES = 100_000  # of a file; a damaged header may state any number
 HEADER_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName", "Modality"),
-    *("ImageType", "SeriesDescription", "EchoTime", "RepetitionTime", "Rows", "Columns", "NumberOfFrames"),
-    *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType"),
+    *("SeriesDescription", "ProtocolName", "Manufacturer", "EchoTime", "RepetitionTime"),
+    *("Rows", "Columns", "NumberOfFrames"),
+    *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness"),
+    *PERSONAL,
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 
@@ -41,16 +44,18 @@ class Frame:
         series: Series UID.
         study: Study UID.
         patient: Patient ID.
-        name: Patient's name, to be concealed.
+        personal: Names, numbers and dates that identify the patient, to be concealed.
         modality: E.g. ``MR``.
         image_type: E.g. ``("ORIGINAL", "PRIMARY", "M")``.
-        description: Series description.
+        description: Of the series, or else of its protocol.
+        manufacturer: Of the scanner.
         echo_time: ms, 0 where unknown.
         repetition_time: ms, 0 where unknown.
         size: Rows and columns.
         orientation: Direction of the rows, then of the columns, LPS; empty where unknown.
         position: Of the first pixel, mm, LPS; empty where unknown.
         spacing: mm between rows, between columns; empty where unknown.
+        thickness: Of the slice in mm, 0 where unknown.
     """
 
     file: str
@@ -60,16 +65,18 @@ class Frame:
     series: str
     study: str
     patient: str
-    name: str
+    personal: tuple[str, ...]
     modality: str
     image_type: tuple[str, ...]
     description: str
+    manufacturer: str
     echo_time: float
     repetition_time: float
     size: tuple[int, int]
     orientation: tuple[float, ...]
     position: tuple[float, ...]
     spacing: tuple[float, ...]
+    thickness: float
 
     @property
     def normal(self) -> np.ndarray:
@@ -97,13 +104,20 @@ def scan_headers(source: Path, files: Sequence[str]) -> list[Frame | Rejection]:
 
 def scan_files(source: Path, files: Sequence[str], over: Map) -> tuple[list[Frame], list[Rejection]]:
     """Reads the headers of files over processes; returns all planes in the files' order, and what is no DICOM."""
+    scan = partial(scan_headers, source)
     tasks = [files[start : start + FILES_A_TASK] for start in range(0, len(files), FILES_A_TASK)]
-    found = [item for part in over(partial(scan_headers, source), tasks) for item in part]
+    found: list[Frame | Rejection] = []
+    for task, part in zip(tasks, over(scan, tasks), strict=True):
+        if not isinstance(part, Lost):
+            found += part
+            continue
+        for file, alone in zip(task, over(scan, [[file] for file in task]), strict=True):  # which one was it?
+            found += [Rejection(file, alone.reason)] if isinstance(alone, Lost) else alone
     frames = [item for item in found if isinstance(item, Frame)]
     return frames, [item for item in found if isinstance(item, Rejection)]
 
 
-def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tuple[np.ndarray, dict[str, Any]]:
+def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tuple[np.ndarray, Dataset]:
     """Reads the planes of a volume, given in the order of their positions.
 
     Args:
@@ -112,7 +126,7 @@ def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tu
         frames: The frame in its file of each plane.
 
     Returns:
-        Volume (slices, rows, columns) float32 in rescaled values, and its provenance.
+        Volume (slices, rows, columns) float32 in rescaled values, and the last plane's data set.
 
     Raises:
         UnusableError: The pixels cannot be decoded or their values are no image's.
@@ -130,7 +144,7 @@ def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tu
         raise UnusableError("its slices differ in size")
     volume = np.stack(planes)
     check_values(volume)
-    return volume, describe_source(dataset)
+    return volume, dataset
 
 
 def describe_source(dataset: Dataset) -> dict[str, Any]:
@@ -171,10 +185,11 @@ def _frames(header: Dataset, file: str) -> list[Frame]:
         "series": str(header.get("SeriesInstanceUID", "")),
         "study": str(header.get("StudyInstanceUID", "")),
         "patient": str(header.get("PatientID") or "").strip(),
-        "name": str(header.get("PatientName") or ""),
+        "personal": personal_texts(header),
         "modality": str(header.get("Modality") or ""),
         "image_type": tuple(str(part).upper() for part in header.get("ImageType") or ()),
-        "description": str(header.get("SeriesDescription") or ""),
+        "description": str(header.get("SeriesDescription") or header.get("ProtocolName") or ""),
+        "manufacturer": str(header.get("Manufacturer") or ""),
         "size": (int(header.get("Rows") or 0), int(header.get("Columns") or 0)),
     }
     frames = []
@@ -188,6 +203,7 @@ def _frames(header: Dataset, file: str) -> list[Frame]:
                 orientation=_floats(_value(groups, "ImageOrientationPatient", "PlaneOrientationSequence")),
                 position=_floats(_value(groups, "ImagePositionPatient", "PlanePositionSequence")),
                 spacing=_floats(_value(groups, "PixelSpacing", "PixelMeasuresSequence")),
+                thickness=float(_value(groups, "SliceThickness", "PixelMeasuresSequence") or 0),
                 **of_file,
             )
         )

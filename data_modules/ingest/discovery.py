@@ -2,27 +2,60 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from data_modules.ingest import nifti, video
+from data_modules.ingest.confidentiality import name_parts
 from data_modules.ingest.dicom import Frame, scan_files
+from data_modules.ingest.frames import frame_folders
 from data_modules.ingest.images import Rejection, SourceImage
+from data_modules.ingest.rules import SeriesRules, SeriesTraits, weighting_of
 from data_modules.ingest.series import find_volumes
 from data_modules.ingest.workers import Map
 
 
-def list_files(source: Path, without: Path) -> list[str]:
-    """Returns all files below a folder, relative to it and sorted, but for one, hidden ones and macOS' doubles."""
-    found = []
-    for folder, folders, names in os.walk(source):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(file.relative_to(source).as_posix() for file in found if file != without)
+def list_files(source: Path, without: Path) -> tuple[list[str], list[Rejection]]:
+    """Lists all files below a folder but one, links followed; hidden ones and macOS' doubles are passed over.
+
+    Returns:
+        Files relative to the folder, sorted; and what cannot be read: broken links, links that lead back to a folder
+        above them or to one that is listed already, files and folders without permission, empty files, devices.
+    """
+    files: list[str] = []
+    rejections: list[Rejection] = []
+    seen: dict[str, str] = {}  # where a folder was first met, by its true path
+    links: list[str] = []  # after all true folders, so that a folder keeps its own name
+    pending = [""]
+    while pending or links:
+        folder = pending.pop() if pending else links.pop()
+        true = os.path.realpath(source / folder)
+        if true in seen:
+            rejections.append(_seen_before(source, folder, seen[true]))
+            continue
+        seen[true] = folder
+        try:
+            entries = sorted(os.scandir(source / folder), key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            rejections.append(Rejection(folder, _cannot_open(error)))
+            continue
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name.startswith(".") or entry.name == "__MACOSX" or Path(entry.path) == without:
+                continue
+            reason = _unreadable(entry)
+            if reason:
+                rejections.append(Rejection(path, reason))
+            elif entry.is_dir():
+                (links if entry.is_symlink() else pending).append(path)
+            else:
+                files.append(path)
+    return sorted(files), rejections
 
 
 def find_mri(
-    source: Path, files: Sequence[str], over: Map
+    source: Path, files: Sequence[str], over: Map, rules: SeriesRules
 ) -> tuple[list[SourceImage], list[Rejection], dict[str, str]]:
     """Finds the MR volumes among files.
 
@@ -31,11 +64,9 @@ def find_mri(
     """
     volumes = [file for file in files if file.lower().endswith(nifti.SUFFIXES)]
     frames, rejections = scan_files(source, sorted(set(files) - set(volumes)), over)
-    images, unfit = find_volumes(frames)
-    for file in volumes:
-        preference = ("t2" in re.split(r"[_.\- ]", PurePosixPath(file).name.lower()),)
-        images.append(SourceImage((file,), "nifti", patient_of_name(file), file, preference=preference))
-    return images, rejections + unfit, _identities(frames, images)
+    images, unfit = find_volumes(frames, rules)
+    images += [_nifti_image(file, rules) for file in volumes]
+    return images, rejections + unfit, identities_of(frames, images)
 
 
 def find_tvus(
@@ -43,8 +74,13 @@ def find_tvus(
 ) -> tuple[list[SourceImage], list[Rejection], dict[str, str]]:
     """Finds the ultrasound clips among files; returns as `find_mri`."""
     videos = [file for file in files if file.lower().endswith(video.SUFFIXES)]
-    frames, rejections = scan_files(source, sorted(set(files) - set(videos)), over)
+    folders = frame_folders(files)
+    pictures = {file for members in folders.values() for file in members}
+    frames, rejections = scan_files(source, sorted(set(files) - set(videos) - pictures), over)
     images = [SourceImage((file,), "video", patient_of_name(file), file) for file in videos]
+    for folder, members in folders.items():
+        patient = patient_of_name(folder or members[0])
+        images.append(SourceImage(tuple(members), "frames", patient, folder or members[0]))
     for frame in frames:
         if frame.index:
             continue
@@ -55,16 +91,17 @@ def find_tvus(
         else:
             series = frame.series or frame.file
             images.append(SourceImage((frame.file,), "video", frame.patient or frame.study, frame.file, series=series))
-    return images, rejections, _identities(frames, images)
+    return images, rejections, identities_of(frames, images)
 
 
 def patient_of_name(file: str) -> str:
-    """Returns the patient that a file's name starts with: what comes before the first ``_`` or ``.``."""
+    """Returns the patient that a file's or folder's name starts with: what comes before the first ``_`` or ``.``."""
     return re.split(r"[_.]", PurePosixPath(file).name)[0].strip()
 
 
-def _identities(frames: Iterable[Frame], images: Iterable[SourceImage]) -> dict[str, str]:
-    identities = {part: frame.patient for frame in frames for part in _name_parts(frame.name)}
+def identities_of(frames: Iterable[Frame], images: Iterable[SourceImage]) -> dict[str, str]:
+    """Returns the patient's id by each identifier that headers and file names hold."""
+    identities = {part: frame.patient for frame in frames for text in frame.personal for part in name_parts(text)}
     return (
         identities
         | {frame.patient: frame.patient for frame in frames}
@@ -72,5 +109,42 @@ def _identities(frames: Iterable[Frame], images: Iterable[SourceImage]) -> dict[
     )
 
 
-def _name_parts(name: str) -> Iterator[str]:
-    return (part for part in re.split(r"[\^=,\s]+", name) if len(part) > 2)
+def _nifti_image(file: str, rules: SeriesRules) -> SourceImage:
+    name = PurePosixPath(file).name
+    weighting, _ = weighting_of(name)
+    traits = SeriesTraits(description=name, weighting=weighting)
+    place, rule = rules.preferred(traits)
+    return SourceImage(
+        (file,),
+        "nifti",
+        patient_of_name(file),
+        file,
+        preference=(place,),
+        objection=rules.objection(traits),
+        choice={"rule": rule, "weighting": weighting or "unknown"},
+    )
+
+
+def _seen_before(source: Path, folder: str, first: str) -> Rejection:
+    if not first or PurePosixPath(folder).is_relative_to(first):
+        return Rejection(folder, "a link that leads back to a folder above it")
+    return Rejection(folder, f"a link to {first}, which is read there", defect=False)
+
+
+def _unreadable(entry: os.DirEntry[str]) -> str:
+    """Why a file or folder cannot be read; empty: it can. Asked before it is opened, for opening a pipe would wait."""
+    try:
+        status = entry.stat()
+    except OSError:
+        return "a broken link" if entry.is_symlink() else "it cannot be looked at"
+    if stat.S_ISDIR(status.st_mode):
+        return ""
+    if not stat.S_ISREG(status.st_mode):
+        return "neither a file nor a folder"
+    if status.st_size == 0:
+        return "the file is empty"
+    return "" if os.access(entry.path, os.R_OK) else "no permission to read it"
+
+
+def _cannot_open(error: OSError) -> str:
+    return "no permission to open the folder" if isinstance(error, PermissionError) else "the folder cannot be opened"

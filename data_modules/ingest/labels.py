@@ -1,16 +1,20 @@
 """The hospital's label CSV."""
 
+import codecs
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_modules.errors import InputError
+from data_modules.ingest.images import Rejection
 
 COLUMNS = ("patient_id", "label", "path", "fold")
 MISSING = {"", "na", "n/a", "nan", "none", "null"}
 IDENTIFIER_FROM = 100_000  # a whole number this large is rather a record number or a date than a covariate
+PERSONAL = re.compile(r"name|birth|dob|accession|mrn|\bid\b|_id$|number|phone|mail|address|date", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class LabelRow:
         path: The file or folder it describes, relative to the CSV's folder; empty: all files of the patient.
         fold: The patient's fold, or None.
         covariates: Numbers by column name, nan where missing.
+        personal: What columns such as a name or an accession number hold, to be concealed.
     """
 
     line: int
@@ -32,74 +37,112 @@ class LabelRow:
     path: str = ""
     fold: int | None = None
     covariates: dict[str, float] = field(default_factory=dict)
+    personal: tuple[str, ...] = ()
 
 
-def read_labels(file: Path) -> tuple[list[LabelRow], list[str]]:
-    """Reads a label CSV in UTF-8 (with or without BOM) or Latin-1, separated by commas, semicolons or tabs.
+@dataclass(frozen=True)
+class Labels:
+    """A label CSV.
 
-    Returns:
-        The rows, and the names of columns that are left out because they are not numeric or look like identifiers.
+    Attributes:
+        rows: Its good rows.
+        rejections: Its bad ones.
+        ignored: Names of columns that are left out because they are not numeric or look like identifiers.
+    """
+
+    rows: list[LabelRow] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def read_labels(file: Path) -> Labels:
+    """Reads a label CSV in UTF-8 or UTF-16 (with or without BOM) or Latin-1, separated by commas, semicolons or tabs.
+
+    A row with a wrong patient, label or fold is rejected; its images become unlabelled.
 
     Raises:
-        InputError: The file is missing, lacks a column, or has a row with a wrong patient, label or fold.
+        InputError: The file is missing or no CSV, lacks a column, or puts a patient into two folds.
     """
-    records = _read_records(file)
+    records, rejections = _read_records(file)
     names = list(records[0][1]) if records else []
     covariates = [name for name in names if name and name not in COLUMNS and _is_covariate(name, records)]
-    rows = [_row(file, line, record, covariates) for line, record in records]
+    ignored = [name for name in names if name and name not in (*COLUMNS, *covariates)]
+    rows = []
+    for line, record in records:
+        if reason := _defect(record):
+            rejections.append(Rejection(describe_row(file, line), reason))
+        else:
+            rows.append(_row(line, record, covariates, ignored))
     folds: dict[str, int | None] = {}
     for row in rows:
         if folds.setdefault(row.patient, row.fold) != row.fold:
             raise InputError(f"{file}: patient {row.patient} is in two folds; give all rows of a patient the same fold")
-    return rows, [name for name in names if name and name not in (*COLUMNS, *covariates)]
+    return Labels(rows, rejections, ignored)
 
 
-def _read_records(file: Path) -> list[tuple[int, dict[str, str]]]:
+def describe_row(file: Path, line: int) -> str:
+    """Returns what a row is called in rejected.csv."""
+    return f"{file.name} row {line}"
+
+
+def _read_records(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[Rejection]]:
     if not file.is_file():
         raise InputError(f"{file}: no such label file; correct --labels")
-    content = file.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
+    text = _decode(file.read_bytes())
     header = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
-    names = [name.strip().lower() for name in next(reader, [])]
-    for column in COLUMNS[:2]:
-        if column not in names:
-            raise InputError(
-                f"{file}: has no column {column}; it needs patient_id and label, and may have path and fold"
-            )
-    records = []
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            if len(cells) > len(names):
+    records, rejections = [], []
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        for column in COLUMNS[:2]:
+            if column not in names:
                 raise InputError(
-                    f"{file}: row {reader.line_num} has {len(cells)} cells for {len(names)} columns; correct it"
+                    f"{file}: has no column {column}; it needs patient_id and label, and may have path and fold"
                 )
-            padded = [*cells, *[""] * (len(names) - len(cells))]
-            records.append((reader.line_num, {name: cell.strip() for name, cell in zip(names, padded, strict=True)}))
-    return records
+        for cells in reader:
+            if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
+                reason = f"it has {len(cells)} cells for {len(names)} columns"
+                rejections.append(Rejection(describe_row(file, reader.line_num), reason))
+            elif any(cell.strip() for cell in cells):
+                padded = [*cells, *[""] * (len(names) - len(cells))]
+                record = {name: cell.strip() for name, cell in zip(names, padded, strict=False)}
+                records.append((reader.line_num, record))
+    except csv.Error as error:
+        raise InputError(f"{file}: not a CSV ({error}); save it as CSV in UTF-8") from error
+    return records, rejections
 
 
-def _row(file: Path, line: int, record: dict[str, str], covariates: list[str]) -> LabelRow:
+def _decode(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _defect(record: dict[str, str]) -> str:
+    """What is wrong with a row; its cells are not quoted, for one in the wrong column may hold a name."""
+    label, fold = _number(record["label"]), _number(record.get("fold", ""))
     if not record["patient_id"]:
-        raise InputError(f"{file}: row {line} has no patient_id; fill it in or remove the row")
-    label = _number(record["label"])
+        return "it has no patient_id"
     if label is None or not (math.isnan(label) or label in (0, 1)):
-        raise InputError(
-            f"{file}: row {line} has label {record['label']!r}; use 1 (obliterated), 0 (free) or leave it empty"
-        )
-    fold = _number(record.get("fold", ""))
+        return "its label is none: use 1 (obliterated), 0 (free) or leave it empty"
     if fold is None or not (math.isnan(fold) or (fold >= 0 and fold % 1 == 0)):
-        raise InputError(f"{file}: row {line} has fold {record['fold']!r}; use 0, 1, 2, ... or leave it empty")
+        return "its fold is none: use 0, 1, 2, ... or leave it empty"
+    return ""
+
+
+def _row(line: int, record: dict[str, str], covariates: list[str], ignored: list[str]) -> LabelRow:
+    fold = _number(record.get("fold", ""))
     return LabelRow(
         line=line,
         patient=record["patient_id"],
-        label=label,
+        label=_number(record["label"]) or 0.0,
         path=record.get("path", "").replace("\\", "/").rstrip("/"),
-        fold=None if math.isnan(fold) else int(fold),
+        fold=None if fold is None or math.isnan(fold) else int(fold),
         covariates={name: _number(record[name]) or 0.0 for name in covariates},
+        personal=tuple(record[name] for name in ignored if PERSONAL.search(name) and record[name]),
     )
 
 

@@ -1,16 +1,16 @@
 """Which image is which patient's, what label it has, and which one of a study is used."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from data_modules.errors import InputError
 from data_modules.ingest.images import Rejection, SourceImage
-from data_modules.ingest.labels import LabelRow
+from data_modules.ingest.labels import LabelRow, describe_row
 
-NOT_CHOSEN = "another series of the study is used: what the labels name, else T2, sagittal, most slices, in this order"
+NAMED = "another series of the study is used, which the labels name"
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ class Matching:
     Attributes:
         matched: The images to use.
         rejections: Images and rows that are left out.
-
-    Raises:
-        InputError: Two rows describe the same image and disagree.
+        account: How often an image was used, and passed over, and why.
     """
 
     def __init__(
@@ -60,42 +58,58 @@ class Matching:
     ) -> None:
         self.matched: list[MatchedImage] = []
         self.rejections: list[Rejection] = []
+        self.account: Counter[str] = Counter()
         self._source, self._labels, self._one_a_study = source, labels, one_a_study
         self._described: dict[int, LabelRow] = {}  # by position in images
         self._images = images
         by_path = _index(images)
-        located = [(row, self._relative(row.path)) for row in rows if row.path]
+        located = self._agreeing([(row, self._relative(row.path)) for row in rows if row.path])
         for row, path in sorted(located, key=lambda pair: (-len(PurePosixPath(pair[1]).parts), pair[0].line)):
             self._match_path(row, path, by_path.get(path, []))
-        self._match_patients([row for row in rows if not row.path])
+        patients = self._agreeing([(row, row.patient) for row in rows if not row.path])
+        self._match_patients({patient: row for row, patient in patients})
+
+    def _agreeing(self, rows: Sequence[tuple[LabelRow, str]]) -> list[tuple[LabelRow, str]]:
+        """One row of those that describe the same; none, where they disagree."""
+        same: dict[str, list[LabelRow]] = defaultdict(list)
+        for row, key in rows:
+            same[key].append(row)
+        kept = []
+        for key, group in same.items():
+            first, *others = group
+            if all(_agree(first, other) for other in others):
+                kept.append((first, key))
+                for other in others:
+                    self._reject_row(other, f"it repeats row {first.line}")
+            else:
+                lines = ", ".join(str(row.line) for row in group)
+                for row in group:
+                    self._reject_row(row, f"rows {lines} describe the same images and disagree: none of them is used")
+        return kept
 
     def _relative(self, path: str) -> str:
         """The row's path relative to the source folder, ``..`` in front where it leads out of it."""
-        full = (self._labels.parent / path).resolve()
-        root = self._source.resolve()
-        return full.relative_to(root).as_posix() if full.is_relative_to(root) else "../" + path
+        # Not resolved, for links in the source keep their names.
+        relative = os.path.relpath(self._labels.parent.resolve() / path, self._source.resolve())
+        return PurePosixPath(relative).as_posix()
 
     def _match_path(self, row: LabelRow, path: str, found: list[int]) -> None:
         free = [position for position in found if position not in self._described]
         if free:
             self._described |= dict.fromkeys(free, row)
-            self._use([self._images[position] for position in free], row.patient, row)
+            if not self._use([self._images[position] for position in free], row.patient, row):
+                self._reject_row(row, "it names several images, each with an objection: name one of them")
         elif found:
-            self._check_agreement(self._described[found[0]], row)
-            self._reject_row(row, f"row {row.line} describes the same as row {self._described[found[0]].line}")
+            others = sorted({self._described[position].line for position in found})
+            self._reject_row(row, f"row {', '.join(map(str, others))} describes all images there more closely")
         elif path.startswith("../"):
-            self._reject_row(row, f"row {row.line} names a path outside the source folder")
+            self._reject_row(row, "it names a path outside the source folder")
         elif not (self._source / path).exists():
-            self._reject_row(row, f"row {row.line} names a path that is not there")
+            self._reject_row(row, "it names a path that is not there")
         else:
-            self._reject_row(row, f"row {row.line} names a path that holds no usable image")
+            self._reject_row(row, "it names a path that holds no usable image")
 
-    def _match_patients(self, rows: Sequence[LabelRow]) -> None:
-        by_patient: dict[str, LabelRow] = {}
-        for row in rows:
-            if (first := by_patient.setdefault(row.patient, row)) is not row:
-                self._check_agreement(first, row)
-                self._reject_row(row, f"row {row.line} repeats row {first.line}")
+    def _match_patients(self, by_patient: Mapping[str, LabelRow]) -> None:
         owners: dict[str, set[str]] = defaultdict(set)
         for position, row in self._described.items():
             owners[self._images[position].patient].add(row.patient)
@@ -105,7 +119,7 @@ class Matching:
             if position in self._described:
                 continue
             if self._one_a_study and image.study in described_studies:
-                self.rejections.append(Rejection(image.source, NOT_CHOSEN, defect=False))
+                self._pass_over(image, NAMED)
                 continue
             of_image = owners.get(image.patient, {image.patient})
             if len(of_image) == 1:
@@ -118,36 +132,47 @@ class Matching:
                         image.source, "its PatientID stands for several patients of the label CSV: add a row with path"
                     )
                 )
+        present = set()
         for (patient, _), members in studies.items():
-            self._use(members, patient, by_patient.get(patient))
-        present = {patient for patient, _ in studies}
+            if self._use(members, patient, by_patient.get(patient)):
+                present.add(patient)
         for patient, row in by_patient.items():
             if patient not in present:
-                self._reject_row(row, f"row {row.line} names a patient of whom there is no usable image")
+                self._reject_row(row, "it names a patient of whom there is no usable image")
 
-    def _use(self, images: Sequence[SourceImage], patient: str, row: LabelRow | None) -> None:
+    def _use(self, images: Sequence[SourceImage], patient: str, row: LabelRow | None) -> bool:
+        """Uses the images of a study or a row, of volumes the best; tells whether there was one to use."""
+        named = row is not None and bool(row.path) and len(images) == 1  # then no objection counts
+        used = False
         chosen = list(images)
         if self._one_a_study:
             chosen = [max(images, key=lambda image: (not image.objection, image.preference))]  # the first of equals
         for image in images:
-            if image not in chosen:
-                self.rejections.append(Rejection(image.source, NOT_CHOSEN, defect=False))
-            elif image.objection and row is None:
-                self.rejections.append(Rejection(image.source, image.objection, defect=False))
-            elif row is None:
-                self.matched.append(MatchedImage(image, patient, alternatives=len(images)))
+            if image.objection and not named:
+                self._pass_over(image, image.objection)
+            elif image not in chosen:
+                rule, slices = chosen[0].choice.get("rule"), chosen[0].choice.get("slices")
+                known = f" ({rule}, {slices} slices)" if slices else f" ({rule})" if rule else ""
+                self._pass_over(image, f"another series of the study is used{known}", "another series is used")
             else:
-                self.matched.append(MatchedImage(image, patient, row.label, row.covariates, len(images)))
+                self.account[f"used as {image.choice.get('rule') or 'its file is named'}"] += 1
+                label, covariates = (row.label, row.covariates) if row else (math.nan, {})
+                self.matched.append(MatchedImage(image, patient, label, covariates, len(images)))
+                used = True
+        return used
 
-    def _check_agreement(self, first: LabelRow, second: LabelRow) -> None:
-        same = first.label == second.label or (math.isnan(first.label) and math.isnan(second.label))
-        if first.patient != second.patient or not same:
-            raise InputError(
-                f"{self._labels}: rows {first.line} and {second.line} describe the same images and disagree; keep one"
-            )
+    def _pass_over(self, image: SourceImage, reason: str, summed_up_as: str = "") -> None:
+        self.rejections.append(Rejection(image.source, reason, defect=False))
+        self.account[f"left out: {summed_up_as or reason}"] += 1
 
     def _reject_row(self, row: LabelRow, reason: str) -> None:
-        self.rejections.append(Rejection(row.path or f"{self._labels.name} row {row.line}", reason))
+        at = describe_row(self._labels, row.line)
+        self.rejections.append(Rejection(f"{at}: {row.path}" if row.path else at, reason))
+
+
+def _agree(one: LabelRow, other: LabelRow) -> bool:
+    same_label = one.label == other.label or (math.isnan(one.label) and math.isnan(other.label))
+    return one.patient == other.patient and same_label
 
 
 def _index(images: Iterable[SourceImage]) -> dict[str, list[int]]:

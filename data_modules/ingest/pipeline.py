@@ -1,32 +1,65 @@
 """From a hospital's folder to a cohort, start to finish."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
 from data_modules.cohort import Modality, check_fold_count
 from data_modules.errors import InputError
 from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases
-from data_modules.ingest.discovery import find_mri, find_tvus, list_files
-from data_modules.ingest.images import Rejection
-from data_modules.ingest.labels import LabelRow, read_labels
+from data_modules.ingest.cluster import open_cluster
+from data_modules.ingest.confidentiality import name_parts
+from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, list_files
+from data_modules.ingest.images import Rejection, SourceImage
+from data_modules.ingest.labels import LabelRow, Labels, read_labels
+from data_modules.ingest.layouts import open_layout
 from data_modules.ingest.manifests import write_manifests, write_rejected
 from data_modules.ingest.matching import Matching
 from data_modules.ingest.pseudonyms import open_key
-from data_modules.ingest.workers import Map, count_workers, open_workers
+from data_modules.ingest.rules import read_rules
+from data_modules.ingest.workers import Limits, Lost, Map, count_workers, open_workers
 from data_modules.inspection import write_report
 
 FILES_A_WORKER = 16  # fewer are not worth starting a process
 Progress = Callable[[int, int], None]
+Found = tuple[list[SourceImage], list[Rejection], dict[str, str]]
+
+
+class IngestOptions(TypedDict, total=False):
+    """What both modalities' ingests take.
+
+    Attributes:
+        labels: Label CSV; by default ``src/labels.csv``, and if that is missing all cases are unlabelled.
+        folds: Number of folds K, at least 3 (5). A cohort keeps the number and the seed of its first ingest.
+        seed: Of the folds (0).
+        workers: Processes; 0: one a core (0).
+        scheduler: Address of a Dask scheduler over whose workers the files are read, instead of processes here.
+        time_limit: Seconds that a file may take (300).
+        memory_limit: GiB that a process may take (8).
+        strict: Stop at the first defect instead of listing it in rejected.csv (False).
+        progress: Told how many cases of how many are done.
+    """
+
+    labels: str | Path | None
+    folds: int
+    seed: int
+    workers: int
+    scheduler: str | None
+    time_limit: float
+    memory_limit: float
+    strict: bool
+    progress: Progress | None
 
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """What became of a source folder; as text, one line to print.
+    """What became of a source folder; as text, a few lines to print.
 
     Attributes:
         modality: ``"mri"`` or ``"tvus"``.
@@ -36,8 +69,12 @@ class IngestSummary:
         obliterated: Cases with label 1.
         kept: Cases that an earlier run had stored already.
         rejected: Entries of rejected.csv for this modality.
+        defects: Those of them with which something is wrong.
+        reasons: Why the defects were left out, and how often.
+        account: How many images were used by which rule, and how many left out and why.
+        duplicates: Pairs of cases of different patients that show the same image.
         ignored_columns: Columns of the label CSV that are not covariates.
-        rejected_file: Where they are listed.
+        rejected_file: Where what was left out is listed.
     """
 
     modality: Modality
@@ -47,6 +84,10 @@ class IngestSummary:
     obliterated: int
     kept: int
     rejected: int
+    defects: int
+    reasons: dict[str, int]
+    account: dict[str, int]
+    duplicates: int
     ignored_columns: tuple[str, ...]
     rejected_file: Path
 
@@ -58,131 +99,166 @@ class IngestSummary:
         text += f"; {self.rejected} left out, see {self.rejected_file}" if self.rejected else ""
         if self.ignored_columns:
             text += f"; columns that are no covariates: {', '.join(self.ignored_columns)}"
+        for what, n in self.account.items():
+            text += f"\n  {n:6} {what}"
+        for reason, n in self.reasons.items():
+            text += f"\n  {n:6} defective: {reason}"
+        if self.duplicates:
+            text += f"\n  {self.duplicates:6} near duplicates under different patients, kept in one fold: look at them"
         return text
 
 
 def ingest_mri(
     src: str | Path,
     out: str | Path,
-    labels: str | Path | None = None,
     shape: tuple[int, int, int] = (16, 48, 48),
     spacing: tuple[float, float, float] = (4.0, 2.0, 2.0),
-    folds: int = 5,
-    seed: int = 0,
-    workers: int = 0,
-    strict: bool = False,
-    progress: Progress | None = None,
+    n4: bool = False,
+    layout: str | None = None,
+    series_rules: str | Path | None = None,
+    **options: Unpack[IngestOptions],
 ) -> IngestSummary:
     """Turns DICOM and NIfTI volumes into the MRI of a cohort.
 
     Started again after a kill it goes on where it stopped. Patients' pseudonyms come from the key in ``<out>.key``,
     which is made on first use: keep it, for the patients of the other modality need the same one, and keep it secret.
-    Pseudonyms order the patients, so the same key, seed and labels give the same folds.
 
     Args:
         src: Folder of files, with ``labels.csv``; or the folder above ``mri``.
         out: The cohort folder.
-        labels: Label CSV; None: ``src/labels.csv``, and if that is missing all cases are unlabelled.
         shape: Stored voxels (D, H, W).
         spacing: Stored voxel size along D, H and W, mm.
-        folds: Number of folds K, at least 3.
-        seed: Of the folds.
-        workers: Processes; 0: one a core.
-        strict: Stop at the first defect instead of listing it in rejected.csv.
-        progress: Told how many cases of how many are done.
+        n4: Whether to correct the bias field (N4) first.
+        layout: Name of a public set whose folders and quirks are known, e.g. ``"umd"``; None: any tree.
+        series_rules: YAML file with rules that choose the series of a study; None: the shipped ones.
+        options: See `IngestOptions`.
 
     Raises:
         InputError: A folder, the label CSV or an option is wrong, no case is left, or, if ``strict``, a file is
             defective.
     """
     _check_sizes(shape=shape, spacing=spacing)
-    parameters = {"shape": tuple(shape), "spacing": tuple(spacing)}
-    label_file = None if labels is None else Path(labels)
-    return _ingest("mri", Path(src), Path(out), label_file, parameters, folds, seed, workers, strict, progress)
+    if layout and series_rules:
+        raise InputError("--series_rules: the layout says which series is used; leave one of the two out")
+    find_in_layout = open_layout(layout) if layout else None
+    rules = read_rules(Path(series_rules) if series_rules else None)
+
+    def find(source: Path, files: Sequence[str], over: Map) -> Found:
+        if find_in_layout is None:
+            return find_mri(source, files, over, rules)
+        images, rejections = find_in_layout(source, files, over)
+        return images, rejections, identities_of((), images)
+
+    parameters = {"shape": tuple(shape), "spacing": tuple(spacing)} | ({"n4": n4} if n4 else {})
+    return _ingest("mri", Path(src), Path(out), find, parameters, **options)
 
 
 def ingest_tvus(
     src: str | Path,
     out: str | Path,
-    labels: str | Path | None = None,
     shape: tuple[int, int, int] = (16, 64, 64),
-    folds: int = 5,
-    seed: int = 0,
-    workers: int = 0,
-    strict: bool = False,
-    progress: Progress | None = None,
+    frame_rate: float = 5.0,
+    **options: Unpack[IngestOptions],
 ) -> IngestSummary:
-    """Turns video files and multi-frame DICOM ultrasound into the clips of a cohort; otherwise as `ingest_mri`.
+    """Turns videos, folders of frames and multi-frame DICOM ultrasound into the clips of a cohort, as `ingest_mri`.
 
     Args:
         src: Folder of files, with ``labels.csv``; or the folder above ``tvus``.
         out: The cohort folder.
-        labels: Label CSV; None: ``src/labels.csv``, and if that is missing all cases are unlabelled.
         shape: Stored frames and pixels (T, H, W).
-        folds: Number of folds K, at least 3.
-        seed: Of the folds.
-        workers: Processes; 0: one a core.
-        strict: Stop at the first defect instead of listing it in rejected.csv.
-        progress: Told how many cases of how many are done.
+        frame_rate: Stored frames a second, of the middle of a clip; 0: T frames spread over the whole clip.
+        options: See `IngestOptions`.
 
     Raises:
         InputError: As `ingest_mri`.
     """
     _check_sizes(shape=shape)
+    if not 0 <= frame_rate < math.inf:
+        raise InputError(f"--frame_rate {frame_rate}: give frames a second, or 0 to spread them over the whole clip")
     parameters = {"shape": tuple(shape)}
-    label_file = None if labels is None else Path(labels)
-    return _ingest("tvus", Path(src), Path(out), label_file, parameters, folds, seed, workers, strict, progress)
+    return _ingest("tvus", Path(src), Path(out), find_tvus, parameters, **options)
 
 
 def _ingest(
     modality: Modality,
     source: Path,
     out: Path,
-    labels: Path | None,
+    find: Callable[[Path, Sequence[str], Map], Found],
     parameters: dict[str, Any],
-    folds: int,
-    seed: int,
-    workers: int,
-    strict: bool,
-    progress: Progress | None,
+    labels: str | Path | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    workers: int = 0,
+    scheduler: str | None = None,
+    time_limit: float = Limits.seconds,
+    memory_limit: float = Limits.gib,
+    strict: bool = False,
+    progress: Progress | None = None,
 ) -> IngestSummary:
     check_fold_count(folds)
+    limits = _limits(time_limit, memory_limit)
     source = _source_folder(source, out, modality)
-    label_file = labels or source / "labels.csv"
-    rows, ignored = read_labels(label_file) if labels or label_file.is_file() else ([], [])
-    files = list_files(source, without=label_file)
-    find = find_mri if modality == "mri" else find_tvus
-    n_workers = count_workers(workers, len(files), FILES_A_WORKER)
-    with open_key(out.with_name(f"{out.name}.key")) as pseudonyms, open_workers(n_workers) as over:
-        images, rejections, identities = find(source, files, over)
-        matching = Matching(source, label_file, images, rows, one_a_study=modality == "mri")
-        rejections += matching.rejections
+    label_file = Path(labels) if labels else source / "labels.csv"
+    table = read_labels(label_file) if labels or label_file.is_file() else Labels()
+    files, rejections = list_files(source, without=label_file)
+    root, target = source.resolve(), out.resolve()
+    with (
+        open_key(out.with_name(f"{out.name}.key")) as pseudonyms,
+        _open_map(scheduler, workers, len(files), limits, (root, target)) as over,
+    ):
+        images, unfit, identities = find(root, files, over)
+        matching = Matching(root, label_file, images, table.rows, one_a_study=modality == "mri")
+        rejections += [*table.rejections, *unfit, *matching.rejections]
         _stop_if_strict(rejections, strict)
-        cases = plan_cases(modality, source, out, matching.matched, parameters, pseudonyms)
+        cases = plan_cases(modality, root, target, matching.matched, parameters, pseudonyms)
         stored = [is_stored(case) for case in cases]
         outcomes = _make(cases, stored, over, strict, progress)
         rejections += [outcome for outcome in outcomes if outcome is not None]
-        table = _table([case for case, outcome in zip(cases, outcomes, strict=True) if outcome is None], rows)
-        conceal = pseudonyms.concealer(identities | {row.patient: row.patient for row in rows})
+        manifest = _manifest([case for case, outcome in zip(cases, outcomes, strict=True) if outcome is None], table)
+        conceal = pseudonyms.concealer(identities | _identities(table.rows))
         write_rejected(out, modality, rejections, conceal)
-        if table.empty:
+        if manifest.empty:
             raise InputError(
                 f"{source}: no usable {modality} case among {len(files)} files; see {out / 'rejected.csv'}"
             )
-        given = {pseudonyms.patient(row.patient): row.fold for row in rows if row.fold is not None}
-        write_manifests(out, modality, table, given, folds, seed)
+        given = {pseudonyms.patient(row.patient): row.fold for row in table.rows if row.fold is not None}
+        order = {case.patient_id: case.match.patient for case in cases}
+        duplicates = write_manifests(out, modality, manifest, given, folds, seed) or len(order) * 0
     write_report(out)
+    defects = [rejection for rejection in rejections if rejection.defect]
     return IngestSummary(
         modality=modality,
-        cases=len(table),
-        patients=table["patient_id"].nunique(),
-        labelled=int(table["label"].notna().sum()),
-        obliterated=int(table["label"].eq(1).sum()),
+        cases=len(manifest),
+        patients=manifest["patient_id"].nunique(),
+        labelled=int(manifest["label"].notna().sum()),
+        obliterated=int(manifest["label"].eq(1).sum()),
         kept=sum(stored),
         rejected=len(rejections),
-        ignored_columns=tuple(ignored),
+        defects=len(defects),
+        reasons=dict(Counter(rejection.reason for rejection in defects).most_common()),
+        account=dict(matching.account.most_common()),
+        duplicates=duplicates,
+        ignored_columns=tuple(table.ignored),
         rejected_file=out / "rejected.csv",
     )
+
+
+def _limits(seconds: float, gib: float) -> Limits:
+    if not 0 < seconds < math.inf:
+        raise InputError(f"--time_limit {seconds}: give the seconds that a file may take")
+    if not 1 <= gib < math.inf:
+        raise InputError(f"--memory_limit {gib}: give at least 1 GiB, which the libraries themselves need")
+    return Limits(seconds, gib)
+
+
+def _open_map(
+    scheduler: str | None, workers: int, n_files: int, limits: Limits, folders: tuple[Path, Path]
+) -> AbstractContextManager[Map]:
+    if scheduler is None:
+        return open_workers(count_workers(workers, n_files, FILES_A_WORKER), limits)
+    source, out = folders
+    out.mkdir(parents=True, exist_ok=True)
+    return open_cluster(scheduler, (source, out), limits)
 
 
 def _source_folder(source: Path, out: Path, modality: Modality) -> Path:
@@ -215,8 +291,10 @@ def _make(
     """Makes the cases that are not stored; in their order, the rejection of each that could not be made."""
     made = iter(over(make_case, [case for case, kept in zip(cases, stored, strict=True) if not kept]))
     outcomes: list[Rejection | None] = []
-    for kept in stored:
+    for case, kept in zip(cases, stored, strict=True):
         outcome = None if kept else next(made)
+        if isinstance(outcome, Lost):
+            outcome = Rejection(case.match.image.source, outcome.reason)
         if outcome is not None:
             _stop_if_strict([outcome], strict)
         outcomes.append(outcome)
@@ -225,7 +303,7 @@ def _make(
     return outcomes
 
 
-def _table(cases: Sequence[Case], rows: Sequence[LabelRow]) -> pd.DataFrame:
+def _manifest(cases: Sequence[Case], labels: Labels) -> pd.DataFrame:
     """The manifest without folds, sorted by case."""
     columns: dict[str, list[Any]] = {
         "case_id": [case.case_id for case in cases],
@@ -233,6 +311,13 @@ def _table(cases: Sequence[Case], rows: Sequence[LabelRow]) -> pd.DataFrame:
         "path": [f"{case.target.parent.name}/{case.target.name}" for case in cases],
         "label": [case.match.label for case in cases],
     }
-    for name in rows[0].covariates if rows else ():
+    for name in labels.rows[0].covariates if labels.rows else ():
         columns[name] = [case.match.covariates.get(name, math.nan) for case in cases]
     return pd.DataFrame(columns).sort_values("case_id", ignore_index=True)
+
+
+def _identities(rows: Iterable[LabelRow]) -> dict[str, str]:
+    """Patient's id by what the label CSV tells of her."""
+    rows = list(rows)
+    personal = {part: row.patient for row in rows for text in row.personal for part in [text, *name_parts(text)]}
+    return personal | {row.patient: row.patient for row in rows}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_modules.errors import InputError
+from data_modules.ingest.confidentiality import Concealment
 
 UID = r"\d+(?:\.\d+){4,}"
 DATE = r"(?:19|20)\d\d([-_.]?)[01]\d\1[0-3]\d"
@@ -28,6 +29,11 @@ class Pseudonyms:
     def patient(self, identifier: str) -> str:
         """Returns the pseudonym of a patient: p and 12 hexadecimal digits."""
         return f"p{self.digest('patient', identifier)[:12]}"
+
+    def concealment(self, identifier: str) -> Concealment:
+        """Returns what conceals the dates and the site of a patient: her dates go back by 1 to 3650 days."""
+        days = int(self.digest("days", identifier)[:12], 16) % 3650 + 1
+        return Concealment(days=-days, site_key=self.digest("site").encode())
 
     def digest(self, *parts: object) -> str:
         """Returns the keyed hash of any text, 64 hexadecimal digits."""

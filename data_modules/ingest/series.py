@@ -1,6 +1,5 @@
 """Which planes of a DICOM tree make up volumes, and which volume of a study is the one to use."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -9,26 +8,24 @@ import numpy as np
 
 from data_modules.ingest.dicom import Frame
 from data_modules.ingest.images import Rejection, SourceImage, UnusableError, describe_files
+from data_modules.ingest.rules import SeriesRules, SeriesTraits, read_rules, weighting_of
 
-MIN_SLICES = 4
-DERIVED = ("DERIVED", "SECONDARY")
-SPACING_TOLERANCE = 0.05  # of the distance between slices
 SHEAR_TOLERANCE = 0.02  # sine of the angle between the stack and the slices' normal, about 1 degree
-LOCALISER = re.compile(r"locali[sz]er|\bloc\b|scout|survey", re.IGNORECASE)
-NOT_T2 = re.compile(r"dwi|diff|adc|trace|\bt1|t2\*|t2star", re.IGNORECASE)
-T2_ECHO_TIME, T2_REPETITION_TIME = 60.0, 1500.0  # ms, at least
 
 
 class UnsuitableError(UnusableError):
     """Nothing is wrong with it, but it is no volume of the pelvis."""
 
 
-def find_volumes(frames: Iterable[Frame]) -> tuple[list[SourceImage], list[Rejection]]:
+def find_volumes(
+    frames: Iterable[Frame], rules: SeriesRules | None = None
+) -> tuple[list[SourceImage], list[Rejection]]:
     """Groups planes into volumes: by series, orientation, size and, where positions repeat, echo time.
 
-    Slices are sorted by their position along the normal. A volume must be MR, have `MIN_SLICES` evenly spaced slices
-    and no localiser; images derived from others are kept but objected to.
+    Slices are sorted by their position along the normal. A volume must be MR and have enough evenly spaced slices; what
+    the rules exclude is kept, but objected to. Without rules the shipped ones hold.
     """
+    rules = rules or read_rules()
     by_series: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
         by_series[frame.series or frame.file].append(frame)
@@ -36,7 +33,7 @@ def find_volumes(frames: Iterable[Frame]) -> tuple[list[SourceImage], list[Rejec
     for members in by_series.values():
         for stack in _stacks(members):
             try:
-                images += [_volume(part) for part in _by_echo(_sorted(stack))]
+                images += [_volume(part, rules) for part in _by_echo(_sorted(stack, rules), rules)]
             except UnusableError as error:
                 rejections.append(
                     Rejection(_source(stack), error.reason, defect=not isinstance(error, UnsuitableError))
@@ -70,25 +67,23 @@ def _parallel(one: Frame, other: Frame) -> bool:
     )
 
 
-def _sorted(stack: list[Frame]) -> list[Frame]:
+def _sorted(stack: list[Frame], rules: SeriesRules) -> list[Frame]:
     first = stack[0]
     if first.modality != "MR":
         raise UnsuitableError(f"modality {first.modality or 'unknown'}, not MR")
-    if "LOCALIZER" in first.image_type or LOCALISER.search(first.description):
-        raise UnsuitableError("a localiser")
     if len(first.orientation) != 6 or len(first.spacing) != 2 or any(len(frame.position) != 3 for frame in stack):
         raise UnusableError("its geometry is unknown: orientation, position or pixel spacing is missing")
-    if len(stack) < MIN_SLICES:
-        raise UnsuitableError(f"too few slices ({len(stack)}): a volume needs at least {MIN_SLICES}")
+    if len(stack) < rules.min_slices:
+        raise UnsuitableError(f"too few slices ({len(stack)}): a volume needs at least {rules.min_slices}")
     return sorted(stack, key=lambda frame: (float(first.normal @ frame.position), frame.echo_time))
 
 
-def _by_echo(stack: list[Frame]) -> list[list[Frame]]:
+def _by_echo(stack: list[Frame], rules: SeriesRules) -> list[list[Frame]]:
     """The volumes of one stack: several, if each position was imaged at several echo times."""
     if not (np.diff(_positions(stack)) < 1e-3).any():
         return [stack]
     parts = [list(part) for _, part in groupby(sorted(stack, key=_echo_time), key=_echo_time)]
-    if len(parts) == 1 or any(len(part) < MIN_SLICES for part in parts):
+    if len(parts) == 1 or any(len(part) < rules.min_slices for part in parts):
         raise UnusableError("slices share a position: several phases, b-values or copies in one series")
     return parts
 
@@ -97,19 +92,31 @@ def _echo_time(frame: Frame) -> float:
     return frame.echo_time
 
 
-def _volume(stack: list[Frame]) -> SourceImage:
+def _volume(stack: list[Frame], rules: SeriesRules) -> SourceImage:
     first = stack[0]
     gaps = np.diff(_positions(stack))
-    typical = float(np.median(gaps))
+    typical = float(np.median(gaps)) if len(gaps) else first.thickness
+    if not typical > 0:
+        raise UnusableError("a single slice of unknown thickness")
     if (gaps < 1e-3).any():
         raise UnusableError("slices share a position: several phases, b-values or copies in one series")
-    if (np.abs(gaps - typical) > SPACING_TOLERANCE * typical).any():
+    if (np.abs(gaps - typical) > rules.spacing_tolerance * typical).any():
         raise UnusableError(f"slices are missing or uneven: {gaps.min():.2f} to {gaps.max():.2f} mm apart")
     across = np.array(stack[-1].position) - first.position
     if np.linalg.norm(np.cross(across, first.normal)) > SHEAR_TOLERANCE * np.linalg.norm(across):
         raise UnusableError("a sheared stack: its slices are not aligned along their normal (gantry tilt)")
-    plane = ("sagittal", "coronal", "axial")[int(np.abs(first.normal).argmax())]
-    t2 = _t2_evidence(first)
+    weighting, known_by = weighting_of(first.description, first.echo_time, first.repetition_time)
+    traits = SeriesTraits(
+        description=first.description,
+        image_type="\\".join(first.image_type),
+        manufacturer=first.manufacturer,
+        weighting=weighting,
+        plane=("sagittal", "coronal", "axial")[int(np.abs(first.normal).argmax())],
+        slices=len(stack),
+        gap=typical,
+    )
+    place, rule = rules.preferred(traits)
+    choice = {"rule": rule, "weighting": weighting or "unknown", "plane": traits.plane, "slices": len(stack)}
     return SourceImage(
         files=tuple(frame.file for frame in stack),
         frames=tuple(frame.index for frame in stack),
@@ -118,9 +125,9 @@ def _volume(stack: list[Frame]) -> SourceImage:
         patient=first.patient or first.study,
         study=first.study or first.series,
         series=first.series,
-        preference=(bool(t2), plane == "sagittal", len(stack), -max(first.spacing)),
-        objection="an image derived from others" if first.image_type[:2] == DERIVED else "",
-        choice={"t2_by": t2 or "no evidence", "plane": plane, "slices": len(stack)},
+        preference=(place, len(stack), -max(first.spacing)),
+        objection=rules.objection(traits),
+        choice=choice | ({"weighting_by": known_by} if known_by else {}),
     )
 
 
@@ -128,7 +135,10 @@ def series_affine(stack: Sequence[Frame]) -> np.ndarray:
     """Returns the affine (4, 4) from (slice, row, column) to RAS coordinates in mm, of planes in order of position."""
     first, last = stack[0], stack[-1]
     affine = np.eye(4)
-    affine[:3, 0] = (np.array(last.position) - first.position) / (len(stack) - 1)
+    if len(stack) > 1:
+        affine[:3, 0] = (np.array(last.position) - first.position) / (len(stack) - 1)
+    else:
+        affine[:3, 0] = first.normal * first.thickness
     affine[:3, 1] = np.array(first.orientation[3:]) * first.spacing[0]
     affine[:3, 2] = np.array(first.orientation[:3]) * first.spacing[1]
     affine[:3, 3] = first.position
@@ -137,16 +147,6 @@ def series_affine(stack: Sequence[Frame]) -> np.ndarray:
 
 def _positions(stack: Sequence[Frame]) -> np.ndarray:
     return np.array([stack[0].normal @ frame.position for frame in stack])
-
-
-def _t2_evidence(frame: Frame) -> str:
-    if NOT_T2.search(frame.description):
-        return ""
-    if "t2" in frame.description.lower():
-        return "series description"
-    if frame.echo_time >= T2_ECHO_TIME and frame.repetition_time >= T2_REPETITION_TIME:
-        return "echo and repetition time"
-    return ""
 
 
 def _source(stack: Sequence[Frame]) -> str:

@@ -12,12 +12,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "labels.csv"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_exports_of_all_kinds_are_read(file: Path, encoding: str, separator: str) -> None:
     rows = [" patient_id ", "Label", "path"], ["007", "1", "Müller\\s1\\"], ["8", "", ""], ["", "", ""]
     file.write_bytes("\r\n".join(separator.join(row) for row in rows).encode(encoding))
-    found, _ = read_labels(file)
+    found = read_labels(file).rows
     assert [(row.patient, row.label, row.path) for row in found[:1]] == [("007", 1.0, "Müller/s1")]
     assert math.isnan(found[1].label)
     assert len(found) == 2
@@ -27,27 +27,43 @@ def test_numeric_columns_are_covariates_and_identifiers_are_not(file: Path) -> N
     file.write_text(
         "patient_id,label,age,pain,name,mrn,visit\na,1,35,,Roe,4711123,20210704\nb,0,41.5,3,Doe,4711124,20210705\n"
     )
-    rows, ignored = read_labels(file)
-    assert rows[1].covariates == {"age": 41.5, "pain": 3.0}
-    assert math.isnan(rows[0].covariates["pain"])
-    assert ignored == ["name", "mrn", "visit"]
+    labels = read_labels(file)
+    assert labels.rows[1].covariates == {"age": 41.5, "pain": 3.0}
+    assert math.isnan(labels.rows[0].covariates["pain"])
+    assert labels.ignored == ["name", "mrn", "visit"]
+    assert labels.rows[0].personal == ("Roe", "4711123")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "reason"),
     [
-        ("patient_id\na\n", "has no column label"),
-        ("", "has no column patient_id"),
-        ("patient_id,label\na,1\nb,yes\n", "row 3 has label 'yes'; use 1"),
-        ("patient_id,label\na,2\n", "row 2 has label '2'; use 1"),
-        ("patient_id,label\n,1\n", "row 2 has no patient_id"),
-        ("patient_id,label\na,1,2\n", "row 2 has 3 cells for 2 columns"),
-        ("patient_id,label,fold\na,1,x\n", "row 2 has fold 'x'"),
-        ("patient_id,label,fold,path\na,1,0,x\na,1,1,y\n", "patient a is in two folds"),
+        ("patient_id,label\nok,1\nRoe,yes\n", "its label is none: use 1"),
+        ("patient_id,label\nok,1\nRoe,2\n", "its label is none: use 1"),
+        ("patient_id,label\nok,1\n,1\n", "it has no patient_id"),
+        ("patient_id,label\nok,1\nRoe,1,2\n", "it has 3 cells for 2 columns"),
+        ("patient_id,label,fold\nok,1,0\nRoe,1,x\n", "its fold is none"),
     ],
 )
-def test_a_wrong_row_is_told_in_one_line(file: Path, text: str, message: str) -> None:
+def test_a_wrong_row_is_rejected_and_the_others_are_kept(file: Path, text: str, reason: str) -> None:
     file.write_text(text)
+    labels = read_labels(file)
+    assert [row.patient for row in labels.rows] == ["ok"]
+    assert [rejection.source for rejection in labels.rejections] == ["labels.csv row 3"]
+    assert reason in labels.rejections[0].reason
+    assert "Roe" not in labels.rejections[0].reason  # a cell in the wrong column may hold a name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"patient_id\na\n", "has no column label"),
+        (b"", "has no column patient_id"),
+        (b"patient_id,label,fold,path\na,1,0,x\na,1,1,y\n", "patient a is in two folds"),
+        (b'patient_id,label\n"' + b"x" * 200_000 + b'",1\n', "not a CSV"),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(file: Path, content: bytes, message: str) -> None:
+    file.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
         read_labels(file)
     assert str(caught.value).startswith(str(file))

@@ -1,9 +1,9 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from data_modules.errors import InputError
 from data_modules.ingest.images import SourceImage
 from data_modules.ingest.labels import LabelRow
 from data_modules.ingest.matching import Matching
@@ -100,15 +100,40 @@ def test_rows_without_images_are_rejected_with_their_reasons(tmp_path: Path) -> 
     matched, rejected = match(tmp_path, [image("one/1", "x", "s")], rows)
     assert set(matched) == {"one/1"}
     assert rejected == {
-        "gone": "row 2 names a path that is not there",
-        "labels.csv row 3": "row 3 names a patient of whom there is no usable image",
-        "../outside": "row 4 names a path outside the source folder",
-        "one": "row 6 describes the same as row 5",
-        "empty": "row 7 names a path that holds no usable image",
+        "labels.csv row 2: gone": "it names a path that is not there",
+        "labels.csv row 3": "it names a patient of whom there is no usable image",
+        "labels.csv row 4: ../outside": "it names a path outside the source folder",
+        "labels.csv row 6: one": "it repeats row 5",
+        "labels.csv row 7: empty": "it names a path that holds no usable image",
     }
 
 
 @pytest.mark.parametrize("path", ["one", ""])
-def test_rows_that_disagree_are_refused(tmp_path: Path, path: str) -> None:
-    with pytest.raises(InputError, match="rows 2 and 3 describe the same images and disagree"):
-        match(tmp_path, [image("one/1", "a", "s")], [LabelRow(2, "a", 1.0, path), LabelRow(3, "a", 0.0, path)])
+def test_of_rows_that_disagree_none_is_used(tmp_path: Path, path: str) -> None:
+    rows = [LabelRow(2, "a", 1.0, path), LabelRow(3, "a", 0.0, path)]
+    matched, rejected = match(tmp_path, [image("one/1", "a", "s")], rows)
+    assert math.isnan(matched["one/1"][1])  # unlabelled
+    assert len(rejected) == 2
+    assert set(rejected.values()) == {"rows 2, 3 describe the same images and disagree: none of them is used"}
+
+
+def test_of_a_named_folder_the_best_series_is_used_and_never_one_with_an_objection(tmp_path: Path) -> None:
+    images = [image("p/scout", "a", "s", (9,), "a localiser"), image("p/t2", "a", "s", (1,))]
+    matched, rejected = match(tmp_path, images, [LabelRow(2, "a", 1.0, "p")])
+    assert set(matched) == {"p/t2"}
+    assert rejected == {"p/scout": "a localiser"}
+    images = [image(f"q/{n}", "b", "s", (n,), "a localiser") for n in range(2)]
+    matched, rejected = match(tmp_path, images, [LabelRow(2, "b", 1.0, "q")])
+    assert not matched
+    assert "name one of them" in rejected["labels.csv row 2: q"]
+
+
+def test_the_account_says_what_was_used_and_why(tmp_path: Path) -> None:
+    images = [
+        replace(image("t1", "a", "s", (1,)), choice={"rule": "any"}),
+        replace(image("t2", "a", "s", (3,)), choice={"rule": "T2", "slices": 20}),
+        image("scout", "a", "s", (3,), "a localiser"),
+    ]
+    matching = Matching(tmp_path, tmp_path / "labels.csv", images, [], one_a_study=True)
+    assert matching.account == {"used as T2": 1, "left out: another series is used": 1, "left out: a localiser": 1}
+    assert {r.source: r.reason for r in matching.rejections}["t1"].endswith("(T2, 20 slices)")

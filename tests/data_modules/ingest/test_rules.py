@@ -1,0 +1,143 @@
+"""Which series of a study is used, and rules of one's own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_modules.errors import InputError
+from data_modules.ingest.discovery import find_mri, list_files
+from data_modules.ingest.images import SourceImage
+from data_modules.ingest.rules import SeriesTraits, read_rules, weighting_of
+
+WriteSeries = Callable[..., list[Path]]
+AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+
+
+def find(source: Path, rules: Path | None = None) -> list[SourceImage]:
+    files, _ = list_files(source, source / "labels.csv")
+    images, _, _ = find_mri(source, files, map, read_rules(rules))
+    return images
+
+
+@pytest.mark.parametrize(
+    ("traits", "objection", "rule"),
+    [
+        (
+            SeriesTraits("t2_tse_sag", "ORIGINAL\\PRIMARY\\M", weighting="T2", plane="sagittal", slices=24),
+            "",
+            "T2 sagittal",
+        ),
+        (SeriesTraits("T2 axial", weighting="T2", plane="axial"), "", "T2"),
+        (SeriesTraits("t1 vibe sag", weighting="T1", plane="sagittal"), "", "sagittal"),
+        (SeriesTraits("t1 axial", weighting="T1", plane="axial"), "", "any"),
+        (SeriesTraits("3-plane localizer", weighting="T2", plane="sagittal"), "a localiser", "T2 sagittal"),
+        (SeriesTraits("x", "ORIGINAL\\PRIMARY\\LOCALIZER"), "a localiser", "any"),
+        (SeriesTraits("x", "DERIVED\\SECONDARY\\MPR"), "an image derived from others", "any"),
+        (SeriesTraits("x", "DERIVED\\PRIMARY\\MPR"), "", "any"),
+        (SeriesTraits("ep2d_diff_b1000"), "a diffusion series", "any"),
+    ],
+)
+def test_the_shipped_rules_prefer_sagittal_t2(traits: SeriesTraits, objection: str, rule: str) -> None:
+    rules = read_rules()
+    assert rules.objection(traits) == objection
+    assert rules.preferred(traits)[1] == rule
+
+
+@pytest.mark.parametrize(
+    ("description", "echo", "repetition", "weighting"),
+    [
+        ("t2_tse_sag", 0, 0, "T2"),
+        ("AX T1 FS", 0, 0, "T1"),
+        ("sag frfse", 100, 4000, "T2"),
+        ("sag", 10, 500, "T1"),
+        ("t2* gre", 0, 0, ""),
+        ("DWI from T2", 80, 5000, ""),
+        ("sag", 80, 500, ""),
+        ("sag", 0, 0, ""),
+    ],
+)
+def test_weighting_is_told_by_description_or_times(
+    description: str, echo: float, repetition: float, weighting: str
+) -> None:
+    assert weighting_of(description, echo, repetition)[0] == weighting
+
+
+def test_of_an_exported_study_the_series_of_the_first_rule_wins(
+    tmp_path: Path, write_series: WriteSeries, noise_volume: np.ndarray
+) -> None:
+    """All series of a study in one folder, names mixed up, as a PACS exports them."""
+    study = "1.2.3.4.5.6"
+    common = {"StudyInstanceUID": study, "patient": "a"}
+    for name, volume, options in (
+        ("scout", noise_volume, {"SeriesDescription": "LOC 3 plane"}),
+        ("ax", noise_volume, {"directions": AXIAL, "SeriesDescription": "T2 ax"}),
+        ("few", noise_volume[:8], {"SeriesDescription": "T2 sag"}),
+        ("many", noise_volume, {"SeriesDescription": "T2 sag"}),
+        ("shot", noise_volume, {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}),
+    ):
+        for file in write_series(tmp_path / name, volume, **common, **options):
+            file.rename(tmp_path / f"{file.name}{name}")
+        (tmp_path / name).rmdir()
+    images = find(tmp_path)
+    best = max(images, key=lambda image: (not image.objection, image.preference))
+    assert best.choice == {
+        "rule": "T2 sagittal",
+        "weighting": "T2",
+        "plane": "sagittal",
+        "slices": 12,
+        "weighting_by": "description",
+    }
+    assert sorted(image.objection for image in images if image.objection) == [
+        "a localiser",
+        "an image derived from others",
+    ]
+
+
+def test_rules_of_ones_own_replace_the_shipped_ones(
+    tmp_path: Path, write_series: WriteSeries, noise_volume: np.ndarray
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        "min_slices: 1\nprefer:\n"
+        "  - {name: thin ACME axial, plane: axial, manufacturer: acme, min_slices: 5, max_gap: 4.5}\n"
+    )
+    source = tmp_path / "source"
+    write_series(source / "one", noise_volume[:1], AXIAL)
+    write_series(source / "axial", noise_volume, AXIAL)
+    write_series(source / "thick", noise_volume, AXIAL, spacing=(6.0, 2.0, 2.0))
+    write_series(source / "scout", noise_volume, AXIAL, SeriesDescription="scout")
+    images = {image.files[0].split("/")[0]: image for image in find(source, rules)}
+    assert {name: image.objection for name, image in images.items()} == {
+        "axial": "",
+        "one": "it fits none of the series rules",
+        "thick": "it fits none of the series rules",
+        "scout": "a localiser",  # what the file leaves out is as shipped
+    }
+    assert len(images["one"].files) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "has list; its keys are min_slices"),
+        ("slices: 3", "has slices; its keys are min_slices"),
+        ("prefer: T2", "prefer must be a list of rules"),
+        ("prefer: [{plane: axial}]", "each with a name"),
+        ("prefer: [{name: x, planes: axial}]", "prefer: x: unknown condition planes"),
+        ("prefer: [{name: x, plane: oblique}]", "plane is 'oblique'; use sagittal or coronal or axial"),
+        ("exclude: [{name: x, description: '('}]", "exclude: x: description is no regular expression"),
+        ("exclude: [{name: x, description: 3}]", "is no regular expression"),
+        ("min_slices: 0", "min_slices is 0; use a whole number from 1 up"),
+        ("min_slices: [", "not a YAML file"),
+        ("spacing_tolerance: much", "spacing_tolerance is 'much'; use a number from 0 up"),
+    ],
+)
+def test_wrong_rules_are_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message.replace("(", r"\(")) as caught:
+        read_rules(file)
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)
