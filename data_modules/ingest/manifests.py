@@ -66,6 +66,8 @@ def write_manifests(
         covariates = [name for name in ordered.columns if name not in COLUMNS]
         write_manifest(cohort, other, ordered[[*COLUMNS, *covariates]])
     _remove_unlisted(cohort / modality, set(table["case_id"]))
+    for unfinished in cohort.glob(".*.[cj]s*.*"):  # of killed runs: .mri.csv.<process>, .folds.json.<process>
+        unfinished.unlink()
     return len(pairs)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_modules.cohort import assign_folds, count_folds, read_manifest, splits
+from data_modules.cohort import assign_folds, count_folds, read_folds, read_manifest, splits
 from data_modules.errors import InputError
 
 WriteCohort = Callable[..., Path]
@@ -46,6 +46,74 @@ def test_a_new_patient_without_label_moves_nobody() -> None:
     with_more = pd.concat([table, patients(30, np.nan, 700)])
     before, after = assign_folds({"mri": table}), assign_folds({"mri": with_more})
     assert after[before.index].equals(before)
+
+
+def test_patients_keep_their_fold_and_new_ones_fill_up_their_stratum() -> None:
+    first = pd.concat([patients(13, 1.0), patients(37, 0.0, 100), patients(20, np.nan, 300)])
+    before = assign_folds({"mri": first}, seed=2)
+    grown = pd.concat([first, patients(9, 1.0, 20), patients(30, 0.0, 150)])
+    clips = patients(17, 1.0, 600)
+    after = assign_folds({"mri": grown, "tvus": clips}, seed=2, existing=before)
+    dealt = before.dropna().index
+    assert after[dealt].equals(before[dealt])
+    assert after.drop(before.index).notna().all()
+    for stratum in (grown[grown["label"] == 1], grown[grown["label"] == 0], clips):
+        counts = Counter(after[stratum["patient_id"]])
+        assert max(counts.values()) - min(counts.values()) <= 1
+    counts = Counter(after.dropna())
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_a_new_patient_goes_where_her_stratum_is_smallest_then_where_the_fold_is() -> None:
+    existing = {"p0": 0, "p1": 1, "p2": 2, "p3": 1, "p4": 2, "p5": 2}
+    table = pd.concat([patients(3, 1.0), patients(3, 0.0, 3)])  # 0 in fold 1 once, in fold 2 twice
+    folds = assign_folds({"mri": pd.concat([table, patients(1, 0.0, 9)])}, 3, existing=existing)
+    assert folds["p9"] == 0
+    folds = assign_folds({"mri": pd.concat([table, patients(1, 1.0, 9)])}, 3, existing=existing)
+    assert folds["p9"] == 0  # once in each fold, and fold 0 is the smallest
+    assert folds[list(existing)].to_dict() == existing
+
+
+def test_the_first_label_of_a_patient_gives_her_a_fold_and_moves_nobody() -> None:
+    table = pd.concat([patients(30, 0.0), patients(10, np.nan, 100)], ignore_index=True)
+    before = assign_folds({"mri": table})
+    table.loc[table["patient_id"] == "p104", "label"] = 1.0
+    after = assign_folds({"mri": table}, existing=before)
+    assert after.drop("p104").equals(before.drop("p104"))
+    assert after["p104"] in range(5)
+
+
+def test_the_order_by_the_hospitals_ids_frees_the_folds_from_the_pseudonyms() -> None:
+    def dealt(key: str) -> dict[str, int]:
+        table = pd.concat([patients(20, 1.0), patients(41, 0.0, 100)])
+        hospital = {key + patient: patient for patient in table["patient_id"]}
+        folds = assign_folds({"mri": table.assign(patient_id=key + table["patient_id"])}, order=hospital)
+        return {hospital[patient]: fold for patient, fold in folds.items()}
+
+    assert dealt("a") == dealt("z")
+
+
+def test_a_group_gets_one_fold_with_its_unlabelled_members_and_the_rest_is_even() -> None:
+    table = pd.concat([patients(20, 1.0), patients(40, 0.0, 100), patients(3, np.nan, 300)])
+    groups = {"p0": "a", "p1": "a", "p100": "a", "p300": "a", "p301": "b", "p302": "b"}
+    folds = assign_folds({"mri": table}, groups=groups)
+    assert folds[["p0", "p1", "p100", "p300"]].nunique() == 1
+    assert folds[["p301", "p302"]].isna().all()  # without any label in the group
+    for label in (1.0, 0.0):
+        counts = Counter(folds[table["patient_id"][table["label"] == label]])
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_a_group_follows_the_fold_of_most_of_its_members() -> None:
+    table = patients(12, 1.0)
+    groups = dict.fromkeys(["p0", "p1", "p2", "p3"], "p0")
+    alone = assign_folds({"mri": table}, existing={"p2": 4}, groups=groups)
+    assert alone[list(groups)].tolist() == [4] * 4
+    most = assign_folds({"mri": table}, existing={"p0": 1, "p1": 3, "p2": 3}, groups=groups)
+    assert most[list(groups)].tolist() == [3] * 4
+    tie = [assign_folds({"mri": rows}, existing={"p0": 1, "p3": 2}, groups=groups) for rows in (table, table[::-1])]
+    assert tie[0].equals(tie[1])
+    assert tie[0][list(groups)].nunique() == 1
 
 
 def test_splits_follow_the_rule_and_part_the_patients(write_cohort: WriteCohort) -> None:
@@ -94,6 +162,28 @@ def test_a_bad_manifest_is_told_in_one_line(
         read_manifest(cohort, "mri")
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_near_duplicates_in_two_folds_are_refused_by_name(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    folds = read_manifest(cohort, "mri").set_index("patient_id")["fold"].dropna()
+    same, other = folds.index[folds == folds["p000"]][1], folds.index[folds != folds["p000"]][0]
+    header = "modality,case_a,patient_a,case_b,patient_b,similarity\n"
+    (cohort / "duplicates.csv").write_text(f"{header}mri,mri-p000-1,p000,mri-{same}-1,{same},1.0\n")
+    read_manifest(cohort, "mri")
+    (cohort / "duplicates.csv").write_text(f"{header}mri,mri-p000-1,p000,mri-{other}-1,{other},0.93\n")
+    with pytest.raises(InputError, match=rf"cases mri-p000-1 and mri-{other}-1 show the same image \(similarity 0.93"):
+        read_manifest(cohort, "mri")
+
+
+def test_folds_are_read_back_without_checking_the_store(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    manifest = read_manifest(cohort, "mri").dropna(subset="fold")
+    for file in (cohort / "mri").iterdir():
+        file.unlink()
+    assert read_folds(cohort, "mri") == dict(zip(manifest["patient_id"], manifest["fold"], strict=True))
+    (cohort / "mri.csv").unlink()
+    assert read_folds(cohort, "mri") == {}
 
 
 def test_a_missing_manifest_names_the_command_that_makes_it(tmp_path: Path) -> None:
