@@ -5,7 +5,8 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,8 @@ def _simulate(arguments: argparse.Namespace) -> None:
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(SimulationSettings)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     workers = arguments.workers or os.cpu_count() or 1
-    simulate_cohort(arguments.out, SimulationSettings(**values), workers, _told("simulate"))
+    with _progress("simulate") as progress:
+        simulate_cohort(arguments.out, SimulationSettings(**values), workers, progress)
     print(f"simulate: wrote {arguments.out}")
 
 
@@ -147,57 +149,65 @@ def _add_ingest(verbs: Any) -> None:
     parser.add_argument(
         "source", type=Path, metavar="SRC", help="folder of DICOM, NIfTI or video files, with labels.csv"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="COHORT",
-        help="cohort folder, the same for both modalities",
-    )
-    parser.add_argument("--labels", type=Path, help="label CSV (default: SRC/labels.csv)")
-    parser.add_argument(
-        "--shape",
-        type=int,
-        nargs=3,
-        metavar="N",
-        help="stored shape, D H W or T H W (default: 16 48 48, 16 64 64)",
-    )
-    parser.add_argument(
-        "--spacing",
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="COHORT", help="cohort folder, the same for both modalities")
+    add("--labels", type=Path, metavar="CSV", help="label CSV (default: SRC/labels.csv)")
+    add("--shape", type=int, nargs=3, metavar="N", help="stored D H W or T H W (default: 16 48 48, 16 64 64)")
+    add("--spacing", type=float, nargs=3, metavar="MM", help="MRI: stored voxel size D H W (default: 4 2 2)")
+    add("--n4", action="store_true", default=None, help="MRI: correct the bias field first (N4; slow)")
+    add("--series_rules", type=Path, metavar="YAML", help="MRI: which series of a study is used (default: sagittal T2)")
+    add("--layout", metavar="NAME", help="MRI: a public set: umd, ut-endomri, totalsegmentator-mri")
+    add(
+        "--frame_rate",
         type=float,
-        nargs=3,
-        metavar="MM",
-        help="stored voxel size of MRI, D H W (default: 4 2 2)",
+        metavar="HZ",
+        help="TVUS: stored frames a second; 0: spread over the clip (default: 5)",
     )
-    parser.add_argument("--folds", type=int, default=5, help="folds by patient (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds (default: 0)")
-    parser.add_argument("--workers", type=int, default=0, help="processes (default: 0, one a core)")
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="stop at the first bad file instead of listing it in rejected.csv",
-    )
+    add("--folds", type=int, default=5, metavar="K", help="folds by patient (default: 5)")
+    add("--seed", type=int, default=0, metavar="N", help="of the folds (default: 0)")
+    add("--workers", type=int, default=0, metavar="N", help="processes (default: 0, one a core)")
+    add("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do it instead, e.g. tcp://node1:8786")
+    add("--time_limit", type=float, default=300, metavar="S", help="seconds that a file may take (default: 300)")
+    add("--memory_limit", type=float, default=8, metavar="GIB", help="memory that a process may take (default: 8)")
+    add("--strict", action="store_true", help="stop at the first bad file instead of listing it in rejected.csv")
+
+
+OF_MRI, OF_TVUS = ("spacing", "n4", "series_rules", "layout"), ("frame_rate",)
 
 
 def _ingest(arguments: argparse.Namespace) -> None:
     from data_modules.ingest import ingest_mri, ingest_tvus
 
-    if arguments.modality == "tvus" and arguments.spacing:
-        raise UsageError("--spacing is for MRI: clips are fitted into --shape; leave it out")
-    given = {name: getattr(arguments, name) for name in ("shape", "spacing") if getattr(arguments, name)}
-    ingest = ingest_mri if arguments.modality == "mri" else ingest_tvus
-    summary = ingest(
-        arguments.source,
-        arguments.out,
-        labels=arguments.labels,
-        folds=arguments.folds,
-        seed=arguments.seed,
-        workers=arguments.workers,
-        strict=arguments.strict,
-        progress=_told(f"ingest {arguments.modality}"),
-        **{name: tuple(value) for name, value in given.items()},
-    )
-    print(f"ingest {arguments.modality}: {summary}")
+    mri = arguments.modality == "mri"
+    if other := [name for name in (OF_TVUS if mri else OF_MRI) if getattr(arguments, name) is not None]:
+        raise UsageError(f"--{other[0]} is for {'TVUS' if mri else 'MRI'}; leave it out")
+    given = {name: getattr(arguments, name) for name in ("shape", *(OF_MRI if mri else OF_TVUS))}
+    name = f"ingest {arguments.modality}"
+    with _progress(name) as progress:
+        summary = (ingest_mri if mri else ingest_tvus)(
+            arguments.source,
+            arguments.out,
+            labels=arguments.labels,
+            folds=arguments.folds,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            scheduler=arguments.scheduler,
+            time_limit=arguments.time_limit,
+            memory_limit=arguments.memory_limit,
+            strict=arguments.strict,
+            progress=progress,
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in given.items()
+                if value is not None
+            },
+        )
+    print(f"{name}: {summary}")
+    if summary.defects:
+        raise InputError(
+            f"{summary.rejected_file}: {summary.defects} defective files or label rows were left out, the cohort is "
+            "complete without them; correct them and run it again, or go on"
+        )
 
 
 def _add_inspect(verbs: Any) -> None:
@@ -253,6 +263,26 @@ def _compare(arguments: argparse.Namespace) -> None:
     comparison = compare(arguments.runs, arguments.out, notice=SIMULATED_NOTICE if arguments.simulated else None)
     print_table(comparison)
     print(f"report: {arguments.out / 'index.html'}")
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields a progress report ``(done, total)``: a bar in a terminal, elsewhere a line every few seconds."""
+    if not sys.stdout.isatty():
+        yield _told(name)
+        return
+    from rich import progress as rich_progress
+
+    columns = (
+        rich_progress.TextColumn("{task.description:<16}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[rate]:.1f}/s"),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns) as bar:
+        task = bar.add_task(name, total=None, rate=0.0)
+        yield lambda done, total: bar.update(task, completed=done, total=total, rate=bar.tasks[0].speed or 0.0)
 
 
 def _told(name: str) -> Callable[[int, int], None]:

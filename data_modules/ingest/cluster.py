@@ -38,8 +38,10 @@ def open_cluster(address: str, folders: Iterable[Path], limits: Limits) -> Itera
             "--scheduler needs dask.distributed; install it with: pip install 'poddistill[dask]'"
         ) from error
     try:
-        file = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
-        client = Client(**file, timeout=CONNECT_SECONDS, set_as_default=False)
+        file = {"address": address}
+        if address.endswith(".json"):
+            file = {"scheduler_file": str(Path(address).resolve(strict=True))}  # a missing one would be waited for
+        client = Client(**file, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"--scheduler {address}: no Dask scheduler answers there; start one with `dask scheduler`"
@@ -50,8 +52,12 @@ def open_cluster(address: str, folders: Iterable[Path], limits: Limits) -> Itera
 
 
 def _check_workers(client: Any, address: str, folders: list[str]) -> None:
-    if not client.nthreads():
-        raise InputError(f"--scheduler {address}: it has no workers; start some with `dask worker {address}`")
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    except TimeoutError as error:
+        raise InputError(
+            f"--scheduler {address}: it has no workers; start some with `dask worker {address}`"
+        ) from error
     try:
         seen = client.run(_missing, folders)
     except ImportError as error:

@@ -48,7 +48,8 @@ def hospital(
     rows = ["patient_id,label"]
     for number in range(4, 13):
         patient = f"HOSP{number:04d}"
-        frames = np.roll(moving_frames, number, 1)
+        texture = cv2.GaussianBlur(rng.integers(0, 255, (60, 80)).astype(np.uint8), (0, 0), 3)
+        frames = moving_frames // 2 + texture // 2
         if number % 2:
             write_avi(source / "tvus" / f"{patient}_a.avi", frames)
         else:
