@@ -143,7 +143,8 @@ def _unreadable(entry: os.DirEntry[str]) -> str:
         return "neither a file nor a folder"
     if status.st_size == 0:
         return "the file is empty"
-    return "" if os.access(entry.path, os.R_OK) else "no permission to read it"
+    effective = os.access in os.supports_effective_ids
+    return "" if os.access(entry.path, os.R_OK, effective_ids=effective) else "no permission to read it"
 
 
 def _cannot_open(error: OSError) -> str:

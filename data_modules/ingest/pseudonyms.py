@@ -37,7 +37,7 @@ class Pseudonyms:
 
     def digest(self, *parts: object) -> str:
         """Returns the keyed hash of any text, 64 hexadecimal digits."""
-        return hmac.digest(self._key, "\x1f".join(map(str, parts)).encode(), "sha256").hex()
+        return hmac.digest(self._key, "\x1f".join(map(str, parts)).encode(errors="surrogateescape"), "sha256").hex()
 
     def concealer(self, identities: Mapping[str, str]) -> Callable[[str], str]:
         """Returns a function that replaces identifiers in a text, and takes out what looks like a UID or a date.
