@@ -115,12 +115,17 @@ def remove_common(descriptors: Sequence[str]) -> np.ndarray:
     All pelvises look alike, so the mean says nothing about a patient. Less than 8 cases keep it. The descriptor of a
     constant image stays 0.
     """
-    content = b"".join(base64.b64decode(text) for text in descriptors)
-    vectors = _unit(np.frombuffer(content, np.int8).reshape(-1, math.prod(LOWEST) - 1).astype(float))
+    vectors = decode_descriptors(descriptors)
     seen = vectors.any(1)
     if seen.sum() >= FEW:
         vectors[seen] = _unit(vectors[seen] - vectors[seen].mean(0))
     return vectors
+
+
+def decode_descriptors(descriptors: Sequence[str]) -> np.ndarray:
+    """Returns the descriptors (N, 719) as float64 unit vectors."""
+    content = b"".join(base64.b64decode(text) for text in descriptors)
+    return _unit(np.frombuffer(content, np.int8).reshape(-1, math.prod(LOWEST) - 1).astype(float))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from data_modules.cohort import COLUMNS, MODALITIES, Modality, read_manifest, write_manifest
+from data_modules.dealing import check_dealing, deal, write_dealing
 from data_modules.duplicates import COLUMNS as PAIR_COLUMNS
 from data_modules.duplicates import find_duplicates, write_duplicates
-from data_modules.ingest.dealing import check_dealing, deal, write_dealing
 from data_modules.ingest.images import Rejection
 from data_modules.store import read_record
 
@@ -91,10 +91,10 @@ def write_rejected(
     file = cohort / "rejected.csv"
     rows = [row for row in read_rejected(cohort) if row["modality"] != modality]
     for rejection in sorted(rejections, key=lambda rejection: (rejection.source, rejection.reason)):
-        detail = f" ({conceal(' '.join(rejection.detail.split()))})" if rejection.detail else ""
-        rows.append({"modality": modality, "source": conceal(rejection.source), "reason": rejection.reason + detail})
+        reason = f"{rejection.reason} ({' '.join(rejection.detail.split())})" if rejection.detail else rejection.reason
+        rows.append({"modality": modality, "source": conceal(rejection.source), "reason": conceal(reason)})
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("w", newline="", encoding="utf-8") as handle:
+    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as handle:
         writer = csv.DictWriter(handle, ["modality", "source", "reason"])
         writer.writeheader()
         writer.writerows(sorted(rows, key=lambda row: row["modality"]))

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from data_modules.cohort import Modality, read_folds, read_manifest
+from data_modules.dealing import check_dealing
 from data_modules.duplicates import describe_content, read_duplicates
 from data_modules.errors import InputError
-from data_modules.ingest.dealing import check_dealing
 from data_modules.ingest.manifests import write_manifests
 from data_modules.store import write_array
 
