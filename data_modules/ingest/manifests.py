@@ -40,7 +40,7 @@ def write_manifests(
         order: By patient_id the text whose hash orders her, e.g. the hospital's id, which is not written.
 
     Returns:
-        How many pairs of cases of two patients show the same image.
+        How many pairs of cases of this modality, of two patients, show the same image.
 
     Raises:
         InputError: K is below 3, K or seed are not those with which the cohort was dealt, the other manifest is wrong,
@@ -68,7 +68,7 @@ def write_manifests(
     _remove_unlisted(cohort / modality, set(table["case_id"]))
     for unfinished in cohort.glob(".*.[cj]s*.*"):  # of killed runs: .mri.csv.<process>, .folds.json.<process>
         unfinished.unlink()
-    return len(pairs)
+    return int(pairs["modality"].eq(modality).sum())
 
 
 def _find_pairs(cohort: Path, modality: Modality, table: pd.DataFrame) -> pd.DataFrame:

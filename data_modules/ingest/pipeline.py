@@ -19,7 +19,7 @@ from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, li
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import LabelRow, Labels, read_labels
 from data_modules.ingest.layouts import open_layout
-from data_modules.ingest.manifests import write_manifests, write_rejected
+from data_modules.ingest.manifests import check_dealing, write_manifests, write_rejected
 from data_modules.ingest.matching import Matching
 from data_modules.ingest.pseudonyms import open_key
 from data_modules.ingest.rules import read_rules
@@ -149,7 +149,7 @@ def ingest_mri(
         images, rejections = find_in_layout(source, files, over)
         return images, rejections, identities_of((), images)
 
-    parameters = {"shape": tuple(shape), "spacing": tuple(spacing)} | ({"n4": n4} if n4 else {})
+    parameters = {"shape": tuple(shape), "spacing": tuple(spacing), "n4": n4}
     return _ingest("mri", Path(src), Path(out), find, parameters, **options)
 
 
@@ -175,7 +175,7 @@ def ingest_tvus(
     _check_sizes(shape=shape)
     if not 0 <= frame_rate < math.inf:
         raise InputError(f"--frame_rate {frame_rate}: give frames a second, or 0 to spread them over the whole clip")
-    parameters = {"shape": tuple(shape)}
+    parameters = {"shape": tuple(shape), "frame_rate": frame_rate}
     return _ingest("tvus", Path(src), Path(out), find_tvus, parameters, **options)
 
 
@@ -196,6 +196,7 @@ def _ingest(
     progress: Progress | None = None,
 ) -> IngestSummary:
     check_fold_count(folds)
+    check_dealing(out, folds, seed)
     limits = _limits(time_limit, memory_limit)
     source = _source_folder(source, out, modality)
     label_file = Path(labels) if labels else source / "labels.csv"
@@ -223,7 +224,7 @@ def _ingest(
             )
         given = {pseudonyms.patient(row.patient): row.fold for row in table.rows if row.fold is not None}
         order = {case.patient_id: case.match.patient for case in cases}
-        duplicates = write_manifests(out, modality, manifest, given, folds, seed) or len(order) * 0
+        duplicates = write_manifests(out, modality, manifest, given, folds, seed, order)
     write_report(out)
     defects = [rejection for rejection in rejections if rejection.defect]
     return IngestSummary(

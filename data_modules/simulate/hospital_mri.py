@@ -95,7 +95,7 @@ def write_mr_series(
     image = common_header(identity, seed, patient, "MR", MRImageStorage)
     image.ImageType = ["ORIGINAL", "PRIMARY", "M", "NORM"]
     image.Manufacturer, image.ManufacturerModelName = manufacturer, model
-    image.StationName = f"MR{site:02d}"
+    image.InstitutionName, image.StationName = f"Simulated Hospital {site}", f"MR{site:02d}"
     image.MagneticFieldStrength = field
     image.SeriesDescription = image.ProtocolName = "T2 TSE sag"
     image.ScanningSequence, image.SequenceVariant, image.MRAcquisitionType = "SE", "SK", "2D"
