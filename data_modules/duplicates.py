@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from data_modules.errors import InputError
 
 LOWEST = (5, 12, 12)  # frequencies along (D, H, W) or (T, H, W)
+WEIGHTS = np.linalg.norm(np.indices(LOWEST), axis=0).ravel()[1:] ** 1.5
 FEW = 8  # cases; of fewer, the mean is not what all cases have in common
 THRESHOLD = 0.75
 THRESHOLD_OF_FEW = 0.9
@@ -58,7 +59,7 @@ def describe_content(array: np.ndarray) -> str:
     values -= values.mean()
     lowest = dctn(values, norm="ortho")[: LOWEST[0], : LOWEST[1], : LOWEST[2]]
     coefficients = np.pad(lowest, [(0, full - present) for full, present in zip(LOWEST, lowest.shape, strict=True)])
-    weighted = (coefficients * np.linalg.norm(np.indices(LOWEST), axis=0) ** 1.5).ravel()[1:]
+    weighted = coefficients.ravel()[1:] * WEIGHTS
     highest = 2 * np.sqrt(np.square(weighted).mean())
     if not highest > 1e-6 * np.abs(array).max():  # what rounding leaves of a constant
         weighted, highest = np.zeros_like(weighted), 1.0
