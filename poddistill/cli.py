@@ -156,7 +156,7 @@ def _add_ingest(verbs: Any) -> None:
     add("--spacing", type=float, nargs=3, metavar="MM", help="MRI: stored voxel size D H W (default: 4 2 2)")
     add("--n4", action="store_true", default=None, help="MRI: correct the bias field first (N4; slow)")
     add("--series_rules", type=Path, metavar="YAML", help="MRI: which series of a study is used (default: sagittal T2)")
-    add("--layout", metavar="NAME", help="MRI: a public set: umd, ut-endomri, totalsegmentator-mri")
+    add("--layout", metavar="NAME", help="MRI: a public set, e.g. umd (docs/public_sets.md)")
     add(
         "--frame_rate",
         type=float,
@@ -169,6 +169,7 @@ def _add_ingest(verbs: Any) -> None:
     add("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do it instead, e.g. tcp://node1:8786")
     add("--time_limit", type=float, default=300, metavar="S", help="seconds that a file may take (default: 300)")
     add("--memory_limit", type=float, default=8, metavar="GIB", help="memory that a process may take (default: 8)")
+    add("--sources", type=Path, metavar="CSV", help="private list of which file became which case, by its own name")
     add("--strict", action="store_true", help="stop at the first bad file instead of listing it in rejected.csv")
 
 
@@ -194,6 +195,7 @@ def _ingest(arguments: argparse.Namespace) -> None:
             scheduler=arguments.scheduler,
             time_limit=arguments.time_limit,
             memory_limit=arguments.memory_limit,
+            sources=arguments.sources,
             strict=arguments.strict,
             progress=progress,
             **{

@@ -14,6 +14,7 @@ from data_modules.cohort import Modality
 from data_modules.duplicates import describe_content
 from data_modules.ingest.confidentiality import Concealment, describe_header
 from data_modules.ingest.dicom import read_series
+from data_modules.ingest.geometry import check_geometry
 from data_modules.ingest.images import Rejection, UnusableError
 from data_modules.ingest.masks import find_middle
 from data_modules.ingest.matching import MatchedImage
@@ -123,8 +124,9 @@ def _read_dicom(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
 
     image = case.match.image
     volume, header = read_series(case.source, image.files, image.frames)
-    origin = describe_header(header, case.concealment)
     affine = np.array(image.affine)
+    checked = {"geometry_check": check_geometry(case.source, image.files, affine)}
+    origin = describe_header(header, case.concealment) | checked
     centre, remarks = find_middle([case.source / mask for mask in image.masks], volume.shape, affine)
     array, record = to_grid(volume, affine, centre=centre, **case.parameters)
     return array, {"source": origin, **record} | ({"warnings": remarks} if remarks else {})

@@ -23,6 +23,7 @@ from data_modules.ingest.manifests import check_dealing, write_manifests, write_
 from data_modules.ingest.matching import Matching
 from data_modules.ingest.pseudonyms import open_key
 from data_modules.ingest.rules import read_rules
+from data_modules.ingest.sources import check_sources_file, write_sources
 from data_modules.ingest.workers import Limits, Lost, Map, count_workers, open_workers
 from data_modules.inspection import write_report
 
@@ -42,6 +43,7 @@ class IngestOptions(TypedDict, total=False):
         scheduler: Address of a Dask scheduler over whose workers the files are read, instead of processes here.
         time_limit: Seconds that a file may take (300).
         memory_limit: GiB that a process may take (8).
+        sources: A private file that lists which file became which case, under the hospital's own names (None).
         strict: Stop at the first defect instead of listing it in rejected.csv (False).
         progress: Told how many cases of how many are done.
     """
@@ -53,6 +55,7 @@ class IngestOptions(TypedDict, total=False):
     scheduler: str | None
     time_limit: float
     memory_limit: float
+    sources: str | Path | None
     strict: bool
     progress: Progress | None
 
@@ -192,11 +195,14 @@ def _ingest(
     scheduler: str | None = None,
     time_limit: float = Limits.seconds,
     memory_limit: float = Limits.gib,
+    sources: str | Path | None = None,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> IngestSummary:
     check_fold_count(folds)
     check_dealing(out, folds, seed)
+    if sources:
+        check_sources_file(Path(sources), out)
     limits = _limits(time_limit, memory_limit)
     source = _source_folder(source, out, modality)
     label_file = Path(labels) if labels else source / "labels.csv"
@@ -215,9 +221,12 @@ def _ingest(
         stored = [is_stored(case) for case in cases]
         outcomes = _make(cases, stored, over, strict, progress)
         rejections += [outcome for outcome in outcomes if outcome is not None]
-        manifest = _manifest([case for case, outcome in zip(cases, outcomes, strict=True) if outcome is None], table)
+        made = [case for case, outcome in zip(cases, outcomes, strict=True) if outcome is None]
+        manifest = _manifest(made, table)
         conceal = pseudonyms.concealer(identities | _identities(table.rows))
         write_rejected(out, modality, rejections, conceal)
+        if sources:
+            write_sources(Path(sources), made, rejections)
         if manifest.empty:
             raise InputError(
                 f"{source}: no usable {modality} case among {len(files)} files; see {out / 'rejected.csv'}"

@@ -184,6 +184,20 @@ def test_bad_files_are_listed_with_reasons_and_the_rest_goes_on(hospital: Path, 
     assert "\n" not in str(caught.value)
 
 
+def test_a_private_list_names_the_files_of_cases_and_of_what_was_left_out(hospital: Path, tmp_path: Path) -> None:
+    mri = hospital / "mri"
+    (mri / "HOSP0011_Roe.nii.gz").write_bytes(b"damaged")
+    out, private = tmp_path / "cohort", tmp_path / "private.csv"
+    ingest_mri(mri, out, shape=SHAPE, spacing=SPACING, folds=3, sources=private)
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    table = pd.read_csv(private, keep_default_na=False)
+    named = dict(zip(table["source"], table["case_id"], strict=True))
+    assert set(named.values()) - {""} == set(read_manifest(out, "mri")["case_id"])
+    assert named["HOSP0007_t2.nii.gz"].startswith("mri-p")
+    assert table.set_index("source").loc["HOSP0011_Roe.nii.gz", "reason"] == "not a NIfTI file"
+    assert "Roe" not in (out / "rejected.csv").read_text()
+
+
 def test_given_folds_are_kept_and_followed_by_the_other_modality(hospital: Path, tmp_path: Path) -> None:
     labels = hospital / "mri" / "labels.csv"
     table = pd.read_csv(labels)
@@ -229,6 +243,8 @@ def test_without_labels_all_cases_are_unlabelled(hospital: Path, tmp_path: Path)
         ({"src": "empty"}, "no usable mri case among 1 files"),
         ({"layout": "nowhere"}, "umd"),
         ({"series_rules": "none.yaml"}, r"none\.yaml: no such readable file; correct --series_rules"),
+        ({"sources": "cohort/sources.csv"}, "keep it outside the cohort"),
+        ({"sources": "no/folder.csv"}, "give a file in a folder that exists"),
         ({"time_limit": 0}, "--time_limit 0"),
         ({"memory_limit": 0.1}, "--memory_limit 0.1: give at least 1 GiB"),
     ],
