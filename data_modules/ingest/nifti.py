@@ -21,7 +21,7 @@ MAX_VOXELS = 2**29  # a volume of 800 x 800 x 800; a header that states more is 
 MAX_OFFSET = 2**24  # bytes before the voxels: header and its extensions
 SLACK = 2**20  # bytes that may follow the voxels
 PIECE = 2**20  # bytes unpacked at a time
-UNITS_IN_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+UNITS_IN_MM = {1: 1000.0, 3: 0.001}  # by NIfTI code: metres, micrometres; all else is taken for mm
 
 
 def find_nifti(files: Iterable[str]) -> tuple[list[str], set[str]]:
@@ -81,7 +81,7 @@ def check_values(volume: np.ndarray) -> None:
         raise UnusableError(f"{int((~np.isfinite(volume)).sum())} voxels are not finite")
     if volume.min() == volume.max():
         raise UnusableError("all voxels have the same value")
-    sample = volume.reshape(-1)[:: max(1, volume.size // 4096)]
+    sample = volume.ravel(order="K")[:: max(1, volume.size // 4096)]
     if len(np.unique(sample)) <= MASK_VALUES and (n := len(np.unique(volume))) <= MASK_VALUES:
         raise UnusableError(f"only {n} distinct values: a segmentation, not an image")
 
@@ -198,5 +198,5 @@ def _skip(stream: BinaryIO, n: int) -> None:
 
 def _affine(header: Any) -> np.ndarray:
     affine = np.array(header.get_best_affine(), dtype=float)
-    affine[:3] *= UNITS_IN_MM[header.get_xyzt_units()[0]]
+    affine[:3] *= UNITS_IN_MM.get(int(header["xyzt_units"]) % 8, 1.0)  # its higher bits are the unit of time
     return affine

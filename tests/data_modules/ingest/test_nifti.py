@@ -44,11 +44,16 @@ def test_a_gz_that_is_not_compressed_and_a_trailing_axis_are_read(tmp_path: Path
     np.testing.assert_array_equal(values, volume)
 
 
-def test_units_of_metres_become_millimetres(tmp_path: Path, volume: np.ndarray) -> None:
-    image = nib.Nifti1Image(volume, np.diag([0.004, 0.002, 0.002, 1]))
-    image.header.set_xyzt_units("meter")
+@pytest.mark.parametrize(
+    ("code", "scale"), [(1, 1000), (2, 1), (3, 0.001), (0, 1), (10, 1), (9, 1000), (7, 1), (255, 1)]
+)
+def test_units_become_millimetres_and_a_damaged_unit_is_no_obstacle(
+    tmp_path: Path, volume: np.ndarray, code: int, scale: float
+) -> None:
+    image = nib.Nifti1Image(volume, np.diag([4.0, 2.0, 2.0, 1]))
+    image.header["xyzt_units"] = code
     nib.save(image, tmp_path / "a.nii")
-    np.testing.assert_allclose(read_nifti(tmp_path / "a.nii")[1], np.diag([4.0, 2, 2, 1]), rtol=1e-6)
+    np.testing.assert_allclose(read_nifti(tmp_path / "a.nii")[1], np.diag([4.0 * scale, 2 * scale, 2 * scale, 1]))
 
 
 @pytest.mark.parametrize(

@@ -190,12 +190,12 @@ def test_what_is_at_the_centre_comes_to_the_middle_of_the_grid(codes: str) -> No
 
 
 def bias_phantom() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A body of one tissue with a brighter organ in air, float32 (20, 80, 96); smooth field; tissue; spacing."""
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in (20, 80, 96)), indexing="ij")
+    """A body of one tissue with a brighter organ in air, float32 (16, 56, 64); smooth field; tissue; spacing."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in (16, 56, 64)), indexing="ij")
     body = z**2 / 2 + (y / 0.9) ** 2 + (x / 0.8) ** 2 < 1
     organ = body & (y**2 + (x - 0.2) ** 2 < 0.1)
     clean = np.where(body, 500, 10) + 400 * organ + np.random.default_rng(0).normal(0, 5, body.shape)
-    return clean.astype(np.float32), np.exp(0.5 * x + 0.3 * y - 0.4 * z * x), body & ~organ, np.array([5.0, 2.5, 2.5])
+    return clean.astype(np.float32), np.exp(0.5 * x + 0.3 * y - 0.4 * z * x), body & ~organ, np.array([6.0, 3.0, 3.0])
 
 
 def variation(values: np.ndarray) -> float:

@@ -35,15 +35,15 @@ def mask_of(*box: slice) -> np.ndarray:
 
 
 @pytest.fixture
-def replica(tmp_path: Path) -> Path:
-    """616 scans of mixed body parts, some without masks."""
+def replica(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """616 scans of mixed body parts, some without masks; or, as the parameter says, every so manieth."""
     scan = packed(np.random.default_rng(0).integers(0, 900, SHAPE).astype(np.int16))
     empty = packed(mask_of())
     filled = {name: packed(mask_of(slice(0, 4), slice(0, 4), slice(0, 4))) for name in STRUCTURES}
     filled["hip_left"] = packed(mask_of(slice(12, 16), slice(4, 6), slice(2, 4)))
     filled["sacrum"] = packed(mask_of(slice(8, 10), slice(12, 14), slice(6, 10)))
     root = tmp_path / "download" / "TotalsegmentatorMRI_dataset_v200"
-    for number, (shown, structures) in enumerate(SCANS, 1):
+    for number, (shown, structures) in enumerate(SCANS[:: getattr(request, "param", 1)], 1):
         folder = root / f"s{number:04d}"
         (folder / "segmentations").mkdir(parents=True)
         (folder / "mri.nii.gz").write_bytes(scan)
@@ -78,10 +78,11 @@ def test_all_scans_are_accounted_for_and_only_those_known_to_show_no_pelvis_are_
     }
 
 
+@pytest.mark.parametrize("replica", [4], indirect=True)
 def test_the_crop_is_laid_around_pelvic_bones_and_organs(replica: Path, tmp_path: Path) -> None:
     out = tmp_path / "cohort"
     summary = ingest_mri(replica, out, layout="totalsegmentator-mri", shape=(6, 4, 6), spacing=(1.5, 3, 1.5), workers=1)
-    assert (summary.cases, summary.rejected) == (266, 350)
+    assert (summary.cases, summary.rejected) == (66, 88)
     middles = Counter[tuple[float, ...]]()
     for file in (out / "mri").glob("*.npy"):
         record = read_record(file)
@@ -90,7 +91,7 @@ def test_the_crop_is_laid_around_pelvic_bones_and_organs(replica: Path, tmp_path
         middle = np.array(record["stored"]["affine"]) @ [2.5, 1.5, 2.5, 1.0]
         middles[tuple(middle[:3].round(2).tolist())] += 1
     # hip and sacrum span voxels 8 to 15, 4 to 13 and 2 to 9; the muscle 0 to 3; the volume 0 to 19, 17 and 11
-    expected = {(11.5, 8.5, 5.5): 200, (1.5, 1.5, 1.5): 16, (9.5, 8.5, 5.5): 50}
+    expected = {(11.5, 8.5, 5.5): 50, (1.5, 1.5, 1.5): 4, (9.5, 8.5, 5.5): 12}
     assert middles == {tuple(v * s for v, s in zip(voxel, SPACING, strict=True)): n for voxel, n in expected.items()}
 
 
