@@ -182,7 +182,11 @@ def _ingest(arguments: argparse.Namespace) -> None:
     mri = arguments.modality == "mri"
     if other := [name for name in (OF_TVUS if mri else OF_MRI) if getattr(arguments, name) is not None]:
         raise UsageError(f"--{other[0]} is for {'TVUS' if mri else 'MRI'}; leave it out")
-    given = {name: getattr(arguments, name) for name in ("shape", *(OF_MRI if mri else OF_TVUS))}
+    names = ("shape", *(OF_MRI if mri else OF_TVUS))
+    given = {name: getattr(arguments, name) for name in names}
+    options: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
+    }
     name = f"ingest {arguments.modality}"
     with _progress(name) as progress:
         summary = (ingest_mri if mri else ingest_tvus)(
@@ -198,11 +202,7 @@ def _ingest(arguments: argparse.Namespace) -> None:
             sources=arguments.sources,
             strict=arguments.strict,
             progress=progress,
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in given.items()
-                if value is not None
-            },
+            **options,
         )
     print(f"{name}: {summary}")
     if summary.defects:

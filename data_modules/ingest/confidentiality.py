@@ -12,7 +12,6 @@ from typing import Any
 from dicomanonymizer import anonymize_dataset
 from dicomanonymizer.simpledicomanonymizer import initialize_actions
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 
 PROFILE = "dicomfields_2026c"  # table E.1-1 of DICOM PS3.15, edition 2026c: Basic Application Confidentiality Profile
 STUDY_DATE = (0x0008, 0x0020)
@@ -62,7 +61,9 @@ def describe_header(dataset: Dataset, concealment: Concealment) -> dict[str, Any
         concealment: The patient's.
     """
     header = Dataset()
-    header.update({tag: dataset[tag] for tag in _wanted() if tag in dataset})
+    for keyword in KEPT.values():
+        if keyword in dataset:
+            header[keyword] = dataset[keyword]
     institution = str(dataset.get("InstitutionName") or "").strip().lower()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom quotes headers in them
@@ -93,11 +94,6 @@ def personal_texts(dataset: Dataset) -> tuple[str, ...]:
 def name_parts(text: str) -> list[str]:
     """Returns the parts of a name that are long enough to be told from other words."""
     return [part for part in re.split(r"[\^=,;\\\s]+", text) if len(part) > 2]
-
-
-@cache
-def _wanted() -> tuple[int, ...]:
-    return tuple(tag for keyword in KEPT.values() if (tag := tag_for_keyword(keyword)) is not None)
 
 
 def _profile() -> dict[tuple[int, ...], Callable[..., None]]:

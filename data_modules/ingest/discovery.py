@@ -62,8 +62,8 @@ def find_mri(
     Returns:
         Images; files that are left out; and patient id by each identifier met (see `Pseudonyms.concealer`).
     """
-    volumes = [file for file in files if file.lower().endswith(nifti.SUFFIXES)]
-    frames, rejections = scan_files(source, sorted(set(files) - set(volumes)), over)
+    volumes, parts = nifti.find_nifti(files)
+    frames, rejections = scan_files(source, sorted(set(files) - parts), over)
     images, unfit = find_volumes(frames, rules)
     images += [_nifti_image(file, rules) for file in volumes]
     return images, rejections + unfit, identities_of(frames, images)

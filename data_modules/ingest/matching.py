@@ -155,7 +155,7 @@ class Matching:
                 known = f" ({rule}, {slices} slices)" if slices else f" ({rule})" if rule else ""
                 self._pass_over(image, f"another series of the study is used{known}", "another series is used")
             else:
-                self.account[f"used as {image.choice.get('rule') or 'its file is named'}"] += 1
+                self.account[f"used as {image.choice.get('rule') or image.choice.get('sequence') or 'a clip'}"] += 1
                 label, covariates = (row.label, row.covariates) if row else (math.nan, {})
                 self.matched.append(MatchedImage(image, patient, label, covariates, len(images)))
                 used = True

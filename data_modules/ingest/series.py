@@ -116,7 +116,8 @@ def _volume(stack: list[Frame], rules: SeriesRules) -> SourceImage:
         gap=typical,
     )
     place, rule = rules.preferred(traits)
-    choice = {"rule": rule, "weighting": weighting or "unknown", "plane": traits.plane, "slices": len(stack)}
+    choice: dict[str, str | int] = {"rule": rule, "weighting": weighting or "unknown", "plane": traits.plane}
+    choice |= {"slices": len(stack), **({"weighting_by": known_by} if known_by else {})}
     return SourceImage(
         files=tuple(frame.file for frame in stack),
         frames=tuple(frame.index for frame in stack),
@@ -127,7 +128,7 @@ def _volume(stack: list[Frame], rules: SeriesRules) -> SourceImage:
         series=first.series,
         preference=(place, len(stack), -max(first.spacing)),
         objection=rules.objection(traits),
-        choice=choice | ({"weighting_by": known_by} if known_by else {}),
+        choice=choice,
     )
 
 

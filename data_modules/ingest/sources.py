@@ -32,7 +32,8 @@ def write_sources(file: Path, cases: Sequence[Case], rejections: Iterable[Reject
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="backslashreplace") as handle:
+        rows = sorted([*made, *left_out], key=lambda row: row[1])
         writer = csv.writer(handle)
         writer.writerow(("case_id", "source", "reason"))
-        writer.writerows(sorted(made + left_out, key=lambda row: row[1]))
+        writer.writerows(rows)
     temporary.replace(file)
