@@ -139,7 +139,7 @@ def assign_folds(
     Patients of a group share images and get one fold, also those of them without a label: images of nobody's fold
     are lent to the training of every fold. Groups are dealt before single patients, who then level the folds. Where
     members have different folds already, a leak would outlive the runs trained so far, so the group goes to the fold
-    of most of them, of equals to that of the first in the order.
+    of most labelled ones, of equals to that of the first in the order.
 
     Args:
         manifests: Tables with the columns ``patient_id`` and ``label`` (float, nan = unlabelled), by modality.
@@ -173,8 +173,10 @@ def assign_folds(
     for members in sorted(units.values(), key=rank):
         if not any(strata[member] for member in members):
             continue
-        if present := [kept[member] for member in members if member in kept]:
-            fold = Counter(present).most_common(1)[0][0]
+        present = [member for member in members if member in kept]
+        if present:  # a fold that was kept for an unlabelled patient moves no labelled one
+            voters = [member for member in present if strata[member]] or present
+            fold = Counter(kept[member] for member in voters).most_common(1)[0][0]
         else:
             in_stratum = [sum(of_stratum[strata[member], fold] for member in members) for fold in range(n_folds)]
             fold = min((n, of_all[fold], fold) for fold, n in enumerate(in_stratum))[-1]

@@ -85,11 +85,11 @@ def deal(
     by_hand = _merge(all_given)
     groups = group_patients(pairs)
     leaders = {groups[patient]: fold for patient, fold in by_hand.items() if patient in groups}
-    followers = {patient: leaders[group] for patient, group in groups.items() if group in leaders}
     check_together(pairs, by_hand, "label CSVs", order)
-    check_together(pairs, followers | by_hand, "label CSVs", order)  # two may meet through a third
+    by_hand = {patient: leaders[group] for patient, group in groups.items() if group in leaders} | by_hand
+    check_together(pairs, by_hand, "label CSVs", order)  # two may meet through a third
     existing = before.folds | _in_manifests(cohort)
-    folds = assign_folds(tables, n_folds, seed, existing | followers | by_hand, groups, order)
+    folds = assign_folds(tables, n_folds, seed, existing | by_hand, groups, order)
     for patient in folds.index.intersection(list(by_hand)):  # unlabelled ones, too
         folds[patient] = by_hand[patient]
     present = {str(patient): int(fold) for patient, fold in folds.dropna().items()}

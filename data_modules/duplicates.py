@@ -18,7 +18,7 @@ from data_modules.errors import InputError
 LOWEST = (5, 12, 12)  # frequencies along (D, H, W) or (T, H, W)
 WEIGHTS = np.linalg.norm(np.indices(LOWEST), axis=0).ravel()[1:] ** 1.5
 FEW = 8  # cases; of fewer, the mean is not what all cases have in common
-THRESHOLD = 0.75
+THRESHOLD = 0.78
 THRESHOLD_OF_FEW = 0.9
 BLOCK = 1024  # rows of similarities in memory at a time
 COLUMNS = ("modality", "case_a", "patient_a", "case_b", "patient_b", "similarity")
@@ -70,22 +70,22 @@ def describe_content(array: np.ndarray) -> str:
 def find_duplicates(descriptors: Sequence[str], patients: Sequence[str], threshold: float | None = None) -> list[Pair]:
     """Finds the cases of different patients whose descriptors correlate more than those of different images do.
 
-    The threshold is measured on simulated patients, who share one parametric anatomy (16 x 48 x 48 voxels of 4 x 2 x 2
-    mm, 16 x 64 x 64 frames). The most similar two of 2,000 volumes reach 0.60, of 1,000 clips 0.46; two of one site
-    with a field of view, contrast or letterbox of its own, 0.69. Among 400 volumes and 200 clips, the least similar of
-    100 copies reaches
+    The threshold is measured (``benchmarks/near_duplicates.py``) on simulated patients, who share one parametric
+    anatomy (16 x 48 x 48 voxels of 4 x 2 x 2 mm, 16 x 64 x 64 frames). The most similar two of 2,000 volumes reach
+    0.59, of 1,000 clips 0.46; two of a site with a field of view, contrast or letterbox of its own 0.73. Among 400
+    volumes and 200 clips, the least similar of 100 copies reaches
 
-    - 0.99 with noise of 5 % or a gamma of 0.8, 0.98 with a bias field of +-30 %, 0.95 through a spacing of 5 x 1 x 1
-      mm, 0.83 shifted by a voxel, 0.84 with a shift, a bias field of +-15 % and noise;
-    - 0.99 of a clip as motion JPEG, 0.98 also 30 grey levels brighter, 0.89 saturated by a gain of 1.3 or shifted by a
-      pixel, 0.83 without its first two frames.
+    - 0.99 with noise of 5 %, a gamma of 0.8 or a bias field of +-30 %, 0.95 through a spacing of 5 x 1 x 1 mm, 0.84
+      shifted by a voxel, and 0.84 with shift, bias field and noise at once;
+    - 0.99 of a clip as motion JPEG, 0.98 also 30 grey levels brighter, 0.91 saturated by a gain of 1.3, 0.86 shifted by
+      a pixel, 0.82 without its first two frames.
 
-    A shift along two axes (0.63) and a clip cropped by 2 pixels on each side (0.60) may be missed.
+    Shifts along two axes (0.72) and clips cropped by 2 pixels on each side (0.62) may be missed.
 
     Args:
         descriptors: A case each, from `describe_content`, all of one modality.
         patients: The patient of each.
-        threshold: Of the similarity; None: 0.75, or 0.9 for less than 8 cases.
+        threshold: Of the similarity; None: 0.78, or 0.9 for less than 8 cases.
 
     Returns:
         The pairs, in the order of their positions.

@@ -111,6 +111,9 @@ def test_a_group_follows_the_fold_of_most_of_its_members() -> None:
     assert alone[list(groups)].tolist() == [4] * 4
     most = assign_folds({"mri": table}, existing={"p0": 1, "p1": 3, "p2": 3}, groups=groups)
     assert most[list(groups)].tolist() == [3] * 4
+    table.loc[[2, 3], "label"] = np.nan
+    labelled = assign_folds({"mri": table}, existing={"p0": 1, "p2": 3, "p3": 3}, groups=groups)
+    assert labelled[list(groups)].tolist() == [1] * 4
     tie = [assign_folds({"mri": rows}, existing={"p0": 1, "p3": 2}, groups=groups) for rows in (table, table[::-1])]
     assert tie[0].equals(tie[1])
     assert tie[0][list(groups)].nunique() == 1

@@ -156,6 +156,13 @@ def test_given_folds_that_part_duplicates_are_refused_by_name(
     assert {folds(tmp_path)[patient] for patient in (*copies, "p000")} == {1}
 
 
+def test_a_given_fold_leads_the_unlabelled_who_share_the_image(tmp_path: Path) -> None:
+    labels = {**patients(*range(9)), "p020": np.nan, "p021": np.nan, "p022": np.nan}
+    write(tmp_path, "mri", labels, given={"p020": 2, "p022": 0}, copies={"p021": "p020"})
+    dealt = read_manifest(tmp_path, "mri").set_index("patient_id")["fold"]
+    assert dealt[["p020", "p021", "p022"]].tolist() == [2, 2, 0]
+
+
 def test_given_folds_that_meet_through_a_third_patient_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "tvus", patients(*range(12)), given={"p002": 2}, copies={"p002": "p001"})
     with pytest.raises(InputError, match="show the same image"):
