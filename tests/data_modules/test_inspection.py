@@ -283,7 +283,8 @@ def test_a_browser_shows_the_page_whole_on_desktop_and_phone(cohort: Path, tmp_p
     report = write_report(cohort).read_text()
     measure = (
         "const w = this.contentWindow, d = w.document, root = d.documentElement; this.dataset.found = JSON.stringify({"
-        "width: w.innerWidth, hidden: root.scrollWidth - root.clientWidth, headings: [...d.querySelectorAll('h2')].map(e => e.innerText),"
+        "width: w.innerWidth, hidden: root.scrollWidth - root.clientWidth,"
+        "headings: [...d.querySelectorAll('h2')].map(e => e.innerText),"
         "images: d.images.length, broken: [...d.images].filter(i => !i.complete || !i.naturalWidth).length,"
         "wide: [...d.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length,"
         "requests: w.performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:'))})"
