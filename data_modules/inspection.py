@@ -55,6 +55,7 @@ def write_report(cohort: str | Path) -> Path:
         shared=_count_shared(parts),
         outliers=[_show_outliers(part) for part in parts.values()],
         n_pairs=len(pairs),
+        compared=any(record.get("descriptor") for part in parts.values() for record in part.records),
         pairs=_show_pairs(parts, pairs),
         moved=dealing.moved if dealing else {},
         warnings=[

@@ -92,7 +92,7 @@ def test_counts_are_by_label_fold_site_and_scanner(cohort: Path) -> None:
         "8×24×20 60",
         "Covariates: age",
         "no case stands out",
-        "No two patients show the same image",
+        "None found: no two patients show the same image",
         "Nothing was left out",
     ):
         assert expected in text
@@ -254,6 +254,7 @@ def test_one_modality_without_labels_and_with_old_records_will_do(tmp_path: Path
     assert "MRI: 9 cases of 9 patients" in text
     assert "none 0 0 9 9 –" in text
     assert "Original geometry Not recorded." in text
+    assert "Not looked for: the records hold no descriptors" in text
     assert "TVUS" not in text
     assert "site" not in text
 
