@@ -150,8 +150,9 @@ slurm: $(SETUP) ## submits a stage to SLURM: make slurm STAGE=mae NODES=2 DEVICE
 	sbatch --job-name=$(STAGE) --nodes=$(NODES) --ntasks-per-node=$(DEVICES) --output=$(RUN)/slurm-$(STAGE)-%j.log $(SBATCH_ARGS) \
 	  experiments/slurm/stage.sbatch $(STAGE) PROFILE=$(PROFILE) COHORT=$(COHORT) RUNS=$(RUNS) SEED=$(SEED) FOLD=$(FOLD) DEVICES=$(DEVICES) NODES=$(NODES) STRATEGY=$(STRATEGY) "ARGS=$(ARGS)"
 
-bench: $(SETUP) ## time of a masked pre-training step against MONAI
-	$(BIN)/python benchmarks/mae_step.py
+bench: $(SETUP) ## every benchmark, with the libraries that they compare with (about 20 minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@for script in store ingest geometry mae_step; do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## removes the demo's cohort and runs; .venv stays
 	rm -rf $(SIMULATED) $(SIMULATED)-hospital $(dir $(SIMULATED)).*.partial-* $(SIMULATED).key $(RUNS)/demo

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 import pandas as pd
 
 from data_modules.cohort import Modality, check_fold_count
+from data_modules.dealing import check_dealing
 from data_modules.errors import InputError
 from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases
 from data_modules.ingest.cluster import open_cluster
@@ -19,7 +20,7 @@ from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, li
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import LabelRow, Labels, read_labels
 from data_modules.ingest.layouts import open_layout
-from data_modules.ingest.manifests import check_dealing, write_manifests, write_rejected
+from data_modules.ingest.manifests import write_manifests, write_rejected
 from data_modules.ingest.matching import Matching
 from data_modules.ingest.pseudonyms import open_key
 from data_modules.ingest.rules import read_rules
@@ -200,13 +201,13 @@ def _ingest(
     progress: Progress | None = None,
 ) -> IngestSummary:
     check_fold_count(folds)
-    check_dealing(out, folds, seed)
     if sources:
         check_sources_file(Path(sources), out)
     limits = _limits(time_limit, memory_limit)
     source = _source_folder(source, out, modality)
     label_file = Path(labels) if labels else source / "labels.csv"
     table = read_labels(label_file) if labels or label_file.is_file() else Labels()
+    check_dealing(out, folds, seed)
     files, rejections = list_files(source, without=label_file)
     root, target = source.resolve(), out.resolve()
     with (
