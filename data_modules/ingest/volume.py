@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
 from monai.data import MetaTensor, compute_shape_offset, zoom_affine
-from monai.transforms import BorderPad, GaussianSmooth, Orientation, ScaleIntensityRange, SpatialCrop, SpatialResample
+from monai.transforms import BorderPad, Orientation, ScaleIntensityRange, SpatialCrop
 
 from data_modules.ingest.images import UnusableError
 
@@ -69,9 +69,9 @@ def to_grid(
     if sampled:
         sigma = np.sqrt(np.maximum(np.square(spacing / zooms) - 1, 0)) / np.sqrt(8 * np.log(2))  # voxels
         if (sigma > 0.1).any():
-            image = GaussianSmooth(sigma.tolist())(image)
-            steps.append({"step": "GaussianSmooth", "sigma_voxels": [round(float(value), 4) for value in sigma]})
-        steps.append({"step": "SpatialResample", "pixdim": list(spacing), "mode": "bilinear"})
+            image[0] = _smooth(image[0].numpy(), sigma)
+            steps.append({"step": "DiscreteGaussian", "sigma_voxels": [round(float(value), 4) for value in sigma]})
+        steps.append({"step": "Resample", "spacing": list(spacing), "interpolator": "linear"})
     image, step = _lay_grid(image, spacing if sampled else None, shape, centre)
     steps += [step] if step else []
     low, high = np.percentile(image.numpy(), PERCENTILES)
@@ -173,14 +173,35 @@ def _lay_grid(
         kept = SpatialCrop(roi_start=first, roi_end=last)(image)
     else:
         fine[:3, 3] = nib.affines.apply_affine(fine, first)
-        sample = SpatialResample(mode="bilinear", padding_mode="border", dtype=np.float64)
-        kept = sample(image, dst_affine=fine, spatial_size=(last - first).tolist()).to(torch.float32)
+        inside = np.linalg.inv(image.affine.numpy()) @ fine  # of the image's own voxels
+        sampled = _sample(image[0].numpy(), inside[:3, 3], inside[:3, :3].diagonal(), last - first)
+        kept = MetaTensor(sampled[None], affine=torch.from_numpy(fine))
     border = np.stack([first - start, start + wanted - last], 1).reshape(-1).tolist()
     padded = BorderPad(border, mode="constant", value=float(kept.min()))(kept)
     if centre is None and (size == wanted).all():
         return padded, {}
     step = {"step": "SpatialCrop", "from": size.tolist(), "roi_start": start.tolist(), "roi_size": list(shape)}
     return padded, step | ({} if centre is None else {"centre": np.round(centre, 3).tolist()})
+
+
+def _smooth(volume: np.ndarray, sigma: np.ndarray) -> torch.Tensor:
+    """Smooths along each axis, sigma in voxels; what lies beyond the edge is as what lies at it."""
+    variance = np.square(sigma[::-1]).tolist()
+    smoothed = sitk.DiscreteGaussian(sitk.GetImageFromArray(volume), variance, useImageSpacing=False)
+    return torch.from_numpy(sitk.GetArrayFromImage(smoothed))
+
+
+def _sample(volume: np.ndarray, start: np.ndarray, step: np.ndarray, shape: np.ndarray) -> torch.Tensor:
+    """Values linearly between voxels at ``start + step * index``, in voxels; those of the edge beyond it."""
+    sampled = sitk.Resample(
+        sitk.GetImageFromArray(volume),
+        size=shape[::-1].tolist(),
+        outputOrigin=start[::-1].tolist(),
+        outputSpacing=step[::-1].tolist(),
+        interpolator=sitk.sitkLinear,
+        useNearestNeighborExtrapolator=True,
+    )
+    return torch.from_numpy(sitk.GetArrayFromImage(sampled))
 
 
 def _zooms(affine: np.ndarray) -> list[float]:

@@ -13,6 +13,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 import cv2
+import SimpleITK as sitk  # noqa: N813
 from pebble import ProcessExpired, ProcessPool
 
 PRELOADED = ["data_modules.ingest.cases", "data_modules.ingest.volume"]
@@ -117,6 +118,7 @@ def _prepare(limits: Limits) -> None:
     wanted = int(limits.gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
     cv2.setNumThreads(1)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

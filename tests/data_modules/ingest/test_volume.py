@@ -6,7 +6,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from monai.data import MetaTensor
-from monai.transforms import GaussianSmooth, Orientation, ResizeWithPadOrCrop, Spacing
+from monai.transforms import Orientation, ResizeWithPadOrCrop, Spacing
 
 from data_modules.ingest.images import UnusableError
 from data_modules.ingest.volume import correct_bias, to_grid
@@ -83,8 +83,10 @@ def test_sampling_only_what_is_kept_gives_what_sampling_all_and_cropping_gives(
     array, record = to_grid(volume, affine, SHAPE, spacing)
     image = Orientation("LIP")(MetaTensor(torch.from_numpy(volume)[None], affine=torch.from_numpy(affine)))
     for step in record["steps"]:
-        if step["step"] == "GaussianSmooth":
-            image = GaussianSmooth(step["sigma_voxels"])(image)
+        if step["step"] == "DiscreteGaussian":
+            variance = [sigma**2 for sigma in step["sigma_voxels"]][::-1]
+            smooth = sitk.DiscreteGaussian(sitk.GetImageFromArray(image[0].numpy()), variance, useImageSpacing=False)
+            image[0] = torch.from_numpy(sitk.GetArrayFromImage(smooth))
     image = ResizeWithPadOrCrop(SHAPE)(Spacing(spacing, mode="bilinear", padding_mode="border")(image))
     np.testing.assert_allclose(record["stored"]["affine"], image.affine, atol=1e-4)
     low, high = record["steps"][-1]["values"]
@@ -99,6 +101,15 @@ def test_a_whole_body_needs_no_more_memory_than_the_grid() -> None:
     affine = np.diag([8.0, 8.0, 14.0, 1.0])  # at 0.5 mm it would have four thousand million voxels
     array, _ = to_grid(volume, affine, SHAPE, (0.5, 0.5, 0.5), centre=np.array([100.0, 200.0, 700.0]))
     assert array.shape == SHAPE
+
+
+def test_smoothing_leaves_the_edge_as_bright_as_what_lies_at_it() -> None:
+    volume = np.full((20, 64, 64), 100, np.float32)
+    volume[8:12, 28:36, 28:36] = [[0.0, 200.0] * 4] * 8  # contrast, far from the edge
+    array, _ = to_grid(volume, np.diag([-4.0, -1.0, -1.0, 1.0]), (10, 16, 16), (8.0, 4.0, 4.0))
+    edge = np.ones(array.shape, bool)
+    edge[1:-1, 1:-1, 1:-1] = False
+    assert np.ptp(array[edge].astype(float)) < 1e-3
 
 
 def test_coarser_sampling_does_not_alias() -> None:
