@@ -20,7 +20,7 @@ class Dealing:
     Attributes:
         seed: Of the folds.
         n_folds: K.
-        given: By modality, the fold by patient_id that the hospital's label CSV gives.
+        given: By modality, or modality and public set, the fold by patient_id that the hospital's label CSV gives.
         folds: By patient_id, also of patients who have left the cohort, and so get their fold back when they return.
         moved: By patient_id, the last fold and the present one of those who had to change: the label CSV gave another,
             or they share an image with a patient of another fold. Runs trained before saw them elsewhere.
@@ -55,7 +55,7 @@ def check_dealing(cohort: Path, n_folds: int, seed: int) -> None:
 def deal(
     cohort: Path,
     tables: Mapping[Modality, pd.DataFrame],
-    modality: Modality,
+    label_csv: str,
     given: Mapping[str, int],
     pairs: pd.DataFrame,
     n_folds: int,
@@ -67,7 +67,7 @@ def deal(
     Args:
         cohort: The cohort folder, with what an earlier ingest left there.
         tables: The manifests, of which the fold is not read.
-        modality: That of the label CSV with the given folds.
+        label_csv: Name of the label CSV with the given folds: the modality, or modality and public set.
         given: Fold by patient_id.
         pairs: Near duplicates, as `read_duplicates` returns them.
         n_folds: K.
@@ -81,7 +81,7 @@ def deal(
         InputError: The label CSVs give a patient two folds, or two patients who share an image.
     """
     before = read_dealing(cohort) or Dealing(seed, n_folds)
-    all_given = {name: folds for name, folds in {**before.given, modality: dict(given)}.items() if folds}
+    all_given = {name: folds for name, folds in {**before.given, label_csv: dict(given)}.items() if folds}
     by_hand = _merge(all_given)
     groups = group_patients(pairs)
     leaders = {groups[patient]: fold for patient, fold in by_hand.items() if patient in groups}

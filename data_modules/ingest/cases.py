@@ -58,6 +58,7 @@ def plan_cases(
     matches: Sequence[MatchedImage],
     parameters: dict[str, Any],
     pseudonyms: Pseudonyms,
+    public_set: str = "",
 ) -> list[Case]:
     """Returns the cases to make, in the order of the source, in which each patient's are numbered."""
     cases, numbers = [], Counter[str]()
@@ -65,7 +66,7 @@ def plan_cases(
         image = match.image
         patient_id = pseudonyms.patient(match.patient)
         numbers[patient_id] += 1
-        case_id = f"{modality}-{patient_id}-{numbers[patient_id]}"
+        case_id = "-".join([modality, *filter(None, [public_set]), patient_id, str(numbers[patient_id])])
         states = [(file, *_state(source / file)) for file in dict.fromkeys((*image.files, *image.masks))]
         how = (image.frames, image.zooms, match.alternatives, sorted(parameters.items()))
         fingerprint = pseudonyms.digest(FORMAT, states, how)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -23,21 +24,24 @@ def write_manifests(
     n_folds: int,
     seed: int,
     order: Mapping[str, str] | None = None,
+    public_set: str = "",
 ) -> int:
     """Writes a modality's manifest, deals the patients of both modalities into folds, and removes what is not listed.
 
     Patients keep the fold that they have, and those who share an image get the same (`assign_folds`). How the cohort
     was dealt is kept in ``folds.json``; pairs of cases of two patients that show the same image, by the descriptors in
-    their records, are listed in ``duplicates.csv``. A kill at any moment leaves what the next run turns into the same.
+    their records, are listed in ``duplicates.csv``. Cases of other sets than the table's stay as they are listed. A
+    kill at any moment leaves what the next run turns into the same.
 
     Args:
         cohort: The cohort folder.
         modality: That of the table.
-        table: The manifest without folds.
+        table: The manifest without folds, of one set.
         given: Fold by patient_id, from the label CSV.
         n_folds: K, at least 3.
         seed: Of the folds.
         order: By patient_id the text whose hash orders her, e.g. the hospital's id, which is not written.
+        public_set: Name of the set; empty: the hospital's own files.
 
     Returns:
         How many pairs of cases of this modality, of two patients, show the same image.
@@ -52,13 +56,16 @@ def write_manifests(
         for other in MODALITIES
         if other != modality and (cohort / f"{other}.csv").is_file()
     }
-    tables[modality] = table
+    tables[modality] = table = _beside_others(cohort, modality, public_set, table)
     pairs = pd.concat([_find_pairs(cohort, name, tables[name]) for name in MODALITIES if name in tables])
-    dealing, folds = deal(cohort, tables, modality, given, pairs, n_folds, seed, order or {})
+    csv_name = f"{modality}-{public_set}" if public_set else modality
+    dealing, folds = deal(cohort, tables, csv_name, given, pairs, n_folds, seed, order or {})
     # All that follows can be repeated from what is remembered, so it is remembered first.
     write_dealing(cohort, dealing)
-    for stale in (f"{modality}.csv", "duplicates.csv"):  # must not stand beside the other manifest's new folds
-        (cohort / stale).unlink(missing_ok=True)
+    # Neither must stand beside the other manifest's new folds; what the own one lists of other sets is still needed.
+    (cohort / "duplicates.csv").unlink(missing_ok=True)
+    if (cohort / f"{modality}.csv").is_file():
+        (cohort / f"{modality}.csv").replace(_before(cohort, modality))
     for other in sorted(tables, key=lambda name: name == modality):  # its own last: it says that all is done
         if other == modality:
             write_duplicates(cohort, pairs)
@@ -66,9 +73,37 @@ def write_manifests(
         covariates = [name for name in ordered.columns if name not in COLUMNS]
         write_manifest(cohort, other, ordered[[*COLUMNS, *covariates]])
     _remove_unlisted(cohort / modality, set(table["case_id"]))
-    for unfinished in cohort.glob(".*.[cj]s*.*"):  # of killed runs: .mri.csv.<process>, .folds.json.<process>
+    for unfinished in cohort.glob(".*.[cj]s*.*"):  # .mri.csv.before; of killed runs: .mri.csv.<process>
         unfinished.unlink()
     return int(pairs["modality"].eq(modality).sum())
+
+
+def read_rows(cohort: Path, modality: Modality) -> pd.DataFrame:
+    """Returns the cases that a modality's manifest lists, or listed before a kill, without their folds."""
+    for file in (cohort / f"{modality}.csv", _before(cohort, modality)):
+        if file.is_file():
+            rows = pd.read_csv(file, dtype=dict.fromkeys(COLUMNS[:3], str), keep_default_na=False, na_values=[""])
+            return rows.drop(columns="fold").astype({"label": float})
+    return pd.DataFrame(columns=list(COLUMNS[:4]))
+
+
+def set_of(case_id: str) -> str:
+    """Returns the name of the public set that a case is of; empty: the hospital's own files."""
+    named = re.fullmatch(r"(?:mri|tvus)-(.+)-p[0-9a-f]+-\d+", case_id)
+    return named[1] if named else ""
+
+
+def _before(cohort: Path, modality: Modality) -> Path:
+    return cohort / f".{modality}.csv.before"
+
+
+def _beside_others(cohort: Path, modality: Modality, public_set: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The cases of a set and those that are listed of other sets, sorted."""
+    listed = read_rows(cohort, modality)
+    others = listed[[set_of(case) != public_set for case in listed["case_id"]]]
+    if others.empty:
+        return table
+    return pd.concat([table, others]).sort_values("case_id", ignore_index=True)
 
 
 def _find_pairs(cohort: Path, modality: Modality, table: pd.DataFrame) -> pd.DataFrame:
@@ -84,25 +119,30 @@ def _find_pairs(cohort: Path, modality: Modality, table: pd.DataFrame) -> pd.Dat
 
 
 def write_rejected(
-    cohort: Path, modality: Modality, rejections: Iterable[Rejection], conceal: Callable[[str], str]
+    cohort: Path,
+    modality: Modality,
+    rejections: Iterable[Rejection],
+    conceal: Callable[[str], str],
+    public_set: str = "",
 ) -> None:
-    """Lists what was left out of a modality in ``rejected.csv``, beside the other's, with identifiers concealed."""
+    """Lists what was left out of a set in ``rejected.csv``, beside the others', with identifiers concealed."""
     cohort.mkdir(parents=True, exist_ok=True)
     file = cohort / "rejected.csv"
-    rows = [row for row in read_rejected(cohort) if row["modality"] != modality]
+    rows = [row for row in read_rejected(cohort) if (row["modality"], row.get("set", "")) != (modality, public_set)]
     for rejection in sorted(rejections, key=lambda rejection: (rejection.source, rejection.reason)):
         reason = f"{rejection.reason} ({' '.join(rejection.detail.split())})" if rejection.detail else rejection.reason
-        rows.append({"modality": modality, "source": conceal(rejection.source), "reason": conceal(reason)})
+        texts = {"source": conceal(rejection.source), "reason": conceal(reason)}
+        rows.append({"modality": modality, "set": public_set, **texts})
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as handle:
-        writer = csv.DictWriter(handle, ["modality", "source", "reason"])
+        writer = csv.DictWriter(handle, ["modality", "set", "source", "reason"])
         writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: row["modality"]))
+        writer.writerows(sorted(rows, key=lambda row: (row["modality"], row.get("set", ""))))
     temporary.replace(file)
 
 
 def read_rejected(cohort: Path) -> list[dict[str, str]]:
-    """Returns the rows of a cohort's ``rejected.csv``: modality, source and reason."""
+    """Returns the rows of a cohort's ``rejected.csv``: modality, set, source and reason."""
     file = cohort / "rejected.csv"
     if not file.is_file():
         return []

@@ -20,13 +20,14 @@ from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, li
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import LabelRow, Labels, read_labels
 from data_modules.ingest.layouts import open_layout
-from data_modules.ingest.manifests import write_manifests, write_rejected
+from data_modules.ingest.manifests import read_rows, set_of, write_manifests, write_rejected
 from data_modules.ingest.matching import Matching
 from data_modules.ingest.pseudonyms import open_key
 from data_modules.ingest.rules import read_rules
 from data_modules.ingest.sources import check_sources_file, write_sources
 from data_modules.ingest.workers import Limits, Lost, Map, count_workers, open_workers
 from data_modules.inspection import write_report
+from data_modules.store import read_record
 
 FILES_A_WORKER = 16  # fewer are not worth starting a process
 Progress = Callable[[int, int], None]
@@ -133,7 +134,8 @@ def ingest_mri(
         shape: Stored voxels (D, H, W).
         spacing: Stored voxel size along D, H and W, mm.
         n4: Whether to correct the bias field (N4) first.
-        layout: Name of a public set whose folders and quirks are known, e.g. ``"umd"``; None: any tree.
+        layout: Name of a public set whose folders and quirks are known, e.g. ``"umd"``; None: any tree. Its cases stand
+            beside the hospital's and those of other sets.
         series_rules: YAML file with rules that choose the series of a study; None: the shipped ones.
         options: See `IngestOptions`.
 
@@ -154,7 +156,7 @@ def ingest_mri(
         return images, rejections, identities_of((), images)
 
     parameters = {"shape": tuple(shape), "spacing": tuple(spacing), "n4": n4}
-    return _ingest("mri", Path(src), Path(out), find, parameters, **options)
+    return _ingest("mri", Path(src), Path(out), find, parameters, public_set=layout or "", **options)
 
 
 def ingest_tvus(
@@ -189,6 +191,7 @@ def _ingest(
     out: Path,
     find: Callable[[Path, Sequence[str], Map], Found],
     parameters: dict[str, Any],
+    public_set: str = "",
     labels: str | Path | None = None,
     folds: int = 5,
     seed: int = 0,
@@ -208,24 +211,25 @@ def _ingest(
     label_file = Path(labels) if labels else source / "labels.csv"
     table = read_labels(label_file) if labels or label_file.is_file() else Labels()
     check_dealing(out, folds, seed)
+    _check_stored_shape(out, modality, public_set, parameters)
     files, rejections = list_files(source, without=label_file)
     root, target = source.resolve(), out.resolve()
     with (
-        open_key(out.with_name(f"{out.name}.key")) as pseudonyms,
+        open_key(out.with_name(f"{out.name}.key"), public_set) as pseudonyms,
         _open_map(scheduler, workers, len(files), limits, (root, target)) as over,
     ):
         images, unfit, identities = find(root, files, over)
         matching = Matching(root, label_file, images, table.rows, one_a_study=modality == "mri")
         rejections += [*table.rejections, *unfit, *matching.rejections]
         _stop_if_strict(rejections, strict)
-        cases = plan_cases(modality, root, target, matching.matched, parameters, pseudonyms)
+        cases = plan_cases(modality, root, target, matching.matched, parameters, pseudonyms, public_set)
         stored = [is_stored(case) for case in cases]
         outcomes = _make(cases, stored, over, strict, progress)
         rejections += [outcome for outcome in outcomes if outcome is not None]
         made = [case for case, outcome in zip(cases, outcomes, strict=True) if outcome is None]
         manifest = _manifest(made, table)
         conceal = pseudonyms.concealer(identities | _identities(table.rows))
-        write_rejected(out, modality, rejections, conceal)
+        write_rejected(out, modality, rejections, conceal, public_set)
         if sources:
             write_sources(Path(sources), made, rejections)
         if manifest.empty:
@@ -234,7 +238,7 @@ def _ingest(
             )
         given = {pseudonyms.patient(row.patient): row.fold for row in table.rows if row.fold is not None}
         order = {case.patient_id: case.match.patient for case in cases}
-        duplicates = write_manifests(out, modality, manifest, given, folds, seed, order)
+        duplicates = write_manifests(out, modality, manifest, given, folds, seed, order, public_set)
     write_report(out)
     defects = [rejection for rejection in rejections if rejection.defect]
     return IngestSummary(
@@ -282,6 +286,19 @@ def _source_folder(source: Path, out: Path, modality: Modality) -> Path:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; choose another --out")
     return source
+
+
+def _check_stored_shape(out: Path, modality: Modality, public_set: str, parameters: dict[str, Any]) -> None:
+    """All cases of a cohort have one shape: training puts them into one batch."""
+    listed = read_rows(out, modality)
+    for case, path in zip(listed["case_id"], listed["path"], strict=True):
+        if set_of(case) != public_set:
+            stored = (read_record(out / path) or {}).get("stored", {})
+            for option in ("shape", "spacing"):
+                if option in stored and option in parameters and tuple(stored[option]) != tuple(parameters[option]):
+                    used, asked = (" ".join(f"{n:g}" for n in part[option]) for part in (stored, parameters))
+                    raise InputError(f"--{option} {asked}: {out} holds cases of {used}; give the same")
+            return
 
 
 def _check_sizes(**sizes: Sequence[float]) -> None:

@@ -21,10 +21,12 @@ class Pseudonyms:
 
     Args:
         key: The secret.
+        public_set: Name of a public set, whose numbers are not the hospital's; empty: the hospital's own.
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, public_set: str = "") -> None:
         self._key = key
+        self._set = (public_set,) if public_set else ()
 
     def patient(self, identifier: str) -> str:
         """Returns the pseudonym of a patient: p and 12 hexadecimal digits."""
@@ -37,7 +39,9 @@ class Pseudonyms:
 
     def digest(self, *parts: object) -> str:
         """Returns the keyed hash of any text, 64 hexadecimal digits."""
-        return hmac.digest(self._key, "\x1f".join(map(str, parts)).encode(errors="surrogateescape"), "sha256").hex()
+        return hmac.digest(
+            self._key, "\x1f".join(map(str, (*self._set, *parts))).encode(errors="surrogateescape"), "sha256"
+        ).hex()
 
     def concealer(self, identities: Mapping[str, str]) -> Callable[[str], str]:
         """Returns a function that replaces identifiers in a text, and takes out what looks like a UID or a date.
@@ -54,7 +58,7 @@ class Pseudonyms:
 
 
 @contextmanager
-def open_key(file: Path) -> Iterator[Pseudonyms]:
+def open_key(file: Path, public_set: str = "") -> Iterator[Pseudonyms]:
     """Reads the key, made on first use and readable by its owner alone, and holds it against a second ingest.
 
     Raises:
@@ -75,4 +79,4 @@ def open_key(file: Path) -> Iterator[Pseudonyms]:
             handle.flush()
         if len(key) < 16:
             raise InputError(f"{file}: the key is shorter than 16 characters; remove the file to have a new one made")
-        yield Pseudonyms(key.encode())
+        yield Pseudonyms(key.encode(), public_set)

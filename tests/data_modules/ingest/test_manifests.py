@@ -11,7 +11,7 @@ from data_modules.cohort import Modality, read_folds, read_manifest
 from data_modules.dealing import check_dealing
 from data_modules.duplicates import describe_content, read_duplicates
 from data_modules.errors import InputError
-from data_modules.ingest.manifests import write_manifests
+from data_modules.ingest.manifests import set_of, write_manifests
 from data_modules.store import write_array
 
 
@@ -32,6 +32,7 @@ def write(
     copies: dict[str, str] | None = None,
     n_folds: int = 3,
     seed: int = 0,
+    public_set: str = "",
     **order: dict[str, str],
 ) -> int:
     """Stores a case of noise a patient, or that of the patient of whom she is a copy, and writes the manifests."""
@@ -39,10 +40,12 @@ def write(
     for patient, label in labels.items():
         shown = (copies or {}).get(patient, patient)
         array = np.random.default_rng([ord(letter) for letter in f"{modality}{shown}"]).random((6, 14, 14))
-        case = f"{modality}-{patient}-1"
+        case = f"{modality}-{public_set}-{patient}-1" if public_set else f"{modality}-{patient}-1"
         write_array(cohort / modality / f"{case}.npy", array, {"descriptor": describe_content(array)})
         rows.append({"case_id": case, "patient_id": patient, "path": f"{modality}/{case}.npy", "label": label})
-    return write_manifests(cohort, modality, pd.DataFrame(rows), given or {}, n_folds, seed, **order)
+    return write_manifests(
+        cohort, modality, pd.DataFrame(rows), given or {}, n_folds, seed, public_set=public_set, **order
+    )
 
 
 def content(cohort: Path) -> dict[str, bytes]:
@@ -65,6 +68,22 @@ def test_patients_keep_their_folds_when_others_come_and_go(tmp_path: Path) -> No
     assert set(after) == set(patients(*range(10, 80)))
     write(tmp_path, "mri", patients(*range(80)))  # those who come back, to where they were
     assert folds(tmp_path) == {**before, **after}
+
+
+def test_a_public_set_stands_beside_the_hospitals_cases_and_each_replaces_its_own_alone(tmp_path: Path) -> None:
+    write(tmp_path, "mri", patients(*range(12)), given={"p001": 2})
+    write(tmp_path, "mri", dict.fromkeys(patients(*range(100, 106)), np.nan), public_set="ut-endomri")
+    write(tmp_path, "mri", dict.fromkeys(patients(*range(200, 204)), np.nan), public_set="umd")
+    before = read_manifest(tmp_path, "mri")
+    assert len(before) == 22
+    assert before["label"].notna().sum() == 12
+    write(tmp_path, "mri", dict.fromkeys(patients(*range(100, 103)), np.nan), public_set="ut-endomri")
+    write(tmp_path, "mri", patients(*range(11)))  # and no given folds any more
+    after = read_manifest(tmp_path, "mri").set_index("case_id")
+    assert sorted(map(set_of, after.index)) == [""] * 11 + ["umd"] * 4 + ["ut-endomri"] * 3
+    assert json.loads((tmp_path / "folds.json").read_text())["given"] == {}
+    assert len(list((tmp_path / "mri").glob("*.npy"))) == 18
+    assert after["fold"].equals(before.set_index("case_id")["fold"].loc[after.index])
 
 
 def test_it_is_remembered_how_a_cohort_was_dealt(tmp_path: Path) -> None:
@@ -200,6 +219,7 @@ def test_a_kill_at_any_moment_leaves_what_the_next_run_completes(
 
     write(tmp_path / "start", "mri", patients(*range(15)), given={"p001": 1})
     write(tmp_path / "start", "tvus", {**patients(*range(15, 30)), "p050": 1.0}, copies={"p029": "p028"})
+    write(tmp_path / "start", "mri", dict.fromkeys(patients(60, 61), np.nan), public_set="umd")
     again(shutil.copytree(tmp_path / "start", tmp_path / "whole"))
     expected = content(tmp_path / "whole")
     assert json.loads(expected["folds.json"])["moved"]

@@ -177,7 +177,7 @@ def test_bad_files_are_listed_with_reasons_and_the_rest_goes_on(hospital: Path, 
     summary = ingest_mri(mri, out, shape=SHAPE, spacing=SPACING, folds=3, workers=1)
     assert summary.cases == 11
     rejected = pd.read_csv(out / "rejected.csv")
-    assert list(rejected.columns) == ["modality", "source", "reason"]
+    assert list(rejected.columns) == ["modality", "set", "source", "reason"]
     reasons = " | ".join(rejected["reason"])
     for expected in ("cannot be read (", "neither DICOM nor NIfTI", "slices are missing", "path that is not there"):
         assert expected in reasons
@@ -198,6 +198,28 @@ def test_a_private_list_names_the_files_of_cases_and_of_what_was_left_out(hospit
     assert named["HOSP0007_t2.nii.gz"].startswith("mri-p")
     assert table.set_index("source").loc["HOSP0011_Roe.nii.gz", "reason"] == "not a NIfTI file"
     assert "Roe" not in (out / "rejected.csv").read_text()
+
+
+def test_a_public_set_joins_the_hospitals_cohort(hospital: Path, tmp_path: Path) -> None:
+    out, public = tmp_path / "cohort", tmp_path / "public"
+    rng = np.random.default_rng(5)
+    for number in range(3):
+        folder = public / f"s{number:04d}"
+        folder.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(rng.integers(0, 999, (8, 16, 16)).astype(np.int16), GRID), folder / "mri.nii.gz")
+    (public / "s0001" / "mri.nii.gz").write_bytes(b"damaged")
+    ingest_mri(hospital / "mri", out, shape=SHAPE, spacing=SPACING, folds=3)
+    own = read_manifest(out, "mri")
+    for _ in range(2):
+        summary = ingest_mri(public, out, shape=SHAPE, spacing=SPACING, folds=3, layout="totalsegmentator-mri")
+        assert (summary.cases, summary.labelled, summary.rejected) == (2, 0, 1)
+        both = read_manifest(out, "mri")
+        assert both["case_id"].str.startswith("mri-totalsegmentator-mri-p").sum() == 2
+        pd.testing.assert_frame_equal(both[both["case_id"].isin(own["case_id"])].reset_index(drop=True), own)
+        assert ingest_mri(hospital / "mri", out, shape=SHAPE, spacing=SPACING, folds=3).kept == 12
+    assert pd.read_csv(out / "rejected.csv", keep_default_na=False)["set"].tolist() == ["", "totalsegmentator-mri"]
+    with pytest.raises(InputError, match=r"--shape 8 8 8: .* holds cases of 8 16 16; give the same"):
+        ingest_mri(public, out, shape=(8, 8, 8), spacing=SPACING, folds=3, layout="totalsegmentator-mri")
 
 
 def test_given_folds_are_kept_and_followed_by_the_other_modality(hospital: Path, tmp_path: Path) -> None:
