@@ -1,60 +1,85 @@
-"""Ultrasound clips from video files and multi-frame DICOM."""
+"""Ultrasound clips from video files, multi-frame DICOM and folders of pictures."""
 
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pydicom
-from pydicom import Dataset
-from pydicom.pixels import apply_color_lut, iter_pixels
 
-from data_modules.ingest.dicom import describe_source
+from data_modules.ingest import burned_in, frames, sector
+from data_modules.ingest.cine import open_cine
+from data_modules.ingest.container import open_video
 from data_modules.ingest.images import UnusableError
+from data_modules.ingest.recording import Recording, check_size
+from data_modules.ingest.timing import DEFAULT_FRAME_TIME, choose_frames, sound_times
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what cannot be decoded is told by us, once
 SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".mpg", ".mpeg", ".wmv", ".webm")
-TISSUE, TWO_DIMENSIONAL = 1, 1  # region data type and spatial format of an ultrasound region
-WHOLE = 0.9  # of the frames that a container states; some only estimate their number
-DEFAULT_FRAME_TIME = 50.0  # ms; only ratios of times matter for frames of equal length
+WHOLE = 0.9  # of the frames or the time that a file states; containers only estimate them
+SAMPLES = 64  # at least, of a clip of so many frames, for finding what moves
+LOOKED_AT = 16  # frames in which text is looked for
+ASSUMED = f"no frame rate is stated: {1000 / DEFAULT_FRAME_TIME:g} frames a second are assumed"
 
 
-def read_clip(files: Sequence[Path], shape: tuple[int, int, int]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Reads a clip as T grey frames, evenly spaced in time and fitted into H x W without distortion.
+def read_clip(
+    files: Sequence[Path], shape: tuple[int, int, int], frame_rate: float = 0.0
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Reads a clip as T grey frames, cut to the ultrasound sector and fitted into H x W without distortion.
+
+    It is read twice, first to find the sector and the times of the frames, so that it need not fit into memory.
 
     Args:
-        files: One video, or one DICOM object with several frames.
+        files: One video, one DICOM object with several frames, or pictures in the order of time.
         shape: (T, H, W).
+        frame_rate: Of the T frames, Hz, which are taken from the middle of the clip, and to and fro where it is too
+            short; 0: they are spread evenly from its first to its last frame.
 
     Returns:
-        uint8 (T, H, W), and a record of the source and each step.
+        uint8 (T, H, W); and a record of the source and each step, with ``warnings`` where there are any.
 
     Raises:
-        UnusableError: It cannot be decoded, has a single frame, or nothing in it moves.
+        UnusableError: It cannot be decoded, ends early, has a single frame, nothing in it moves, or it is larger than
+            any ultrasound.
     """
-    file = files[0]
-    if file.suffix.lower() in SUFFIXES:
-        frames, times, record = _read_video(file, shape[1:])
-    else:
-        frames, times, record = _read_cine(file, shape[1:])
-    if len(frames) < 2:
-        raise UnusableError(f"{len(frames)} frames, a clip needs at least 2")
-    chosen = nearest_in_time(times, shape[0])
-    clip = np.stack([frames[index] for index in chosen])
-    if (clip == clip[0]).all():
-        raise UnusableError("a still image: its frames do not differ")
-    record["original"]["frames"] = len(frames)
-    record["original"]["duration_s"] = round(float(times[-1] - times[0]) / 1000, 4)
-    record["steps"].append({"step": "choose frames evenly in time", "frames": [int(index) for index in chosen]})
-    return clip, {**record, "stored": {"shape": list(shape)}}
-
-
-def nearest_in_time(times: np.ndarray, n: int) -> np.ndarray:
-    """Returns the frames (n,) nearest to n moments that are spread evenly from the first to the last of times (N,)."""
-    moments = np.linspace(times[0], times[-1], n)
-    return np.abs(times[None] - moments[:, None]).argmin(1)
+    with _open(files) as recording:
+        stamps, size, samples = _survey(recording)
+        times, timing = sound_times(stamps, recording.frame_time)
+        _check_end(recording, times, timing)
+        if sector.is_still(samples):
+            raise UnusableError("a still image: its frames do not differ")
+        chosen, too_short = choose_frames(times, shape[0], frame_rate)
+        needed = np.unique(chosen)
+        if len(needed) < 2:
+            raise UnusableError(f"{shape[0]} frames at {frame_rate:g} Hz all fall on one frame of it")
+        kept = sector.find_sector(samples, size, recording.region)
+        clip, has_text = _read_frames(recording, needed, kept, shape[1:])
+    how: dict[str, Any] = {"step": "choose frames evenly in time"}
+    if frame_rate > 0:
+        how |= {"frame_rate": frame_rate, "mirrored_in_time": too_short}
+    warnings = [
+        *recording.warnings,
+        *([] if kept.found else [sector.NOT_FOUND]),
+        *([burned_in.WARNING] if has_text else []),
+        *([ASSUMED] if frame_rate > 0 and timing == "assumed" else []),
+    ]
+    record = {
+        "source": recording.source,
+        "original": {
+            "size": list(size),
+            "frames": len(times),
+            "duration_s": round(float(times[-1] - times[0]) / 1000, 4),
+            "frame_times": timing,
+        },
+        "steps": [
+            *recording.steps,
+            kept.describe(),
+            {"step": "fit", "size": list(shape[1:])},
+            {**how, "frames": chosen.tolist()},
+        ],
+        "stored": {"shape": list(shape)},
+    }
+    return clip[np.searchsorted(needed, chosen)], record | ({"warnings": warnings} if warnings else {})
 
 
 def fit(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -71,104 +96,60 @@ def fit(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def _read_video(file: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], np.ndarray, dict[str, Any]]:
-    capture = cv2.VideoCapture(str(file))
-    try:
-        if not capture.isOpened():
-            raise UnusableError("cannot be opened as a video")
-        rate, stated = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        frames, times, original = [], [], (0, 0)
-        while True:
-            whole, frame = capture.read()
-            if not whole:
-                break
-            times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-            original = frame.shape[:2]
-            frames.append(fit(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if frame.ndim == 3 else frame, size))
-    finally:
-        capture.release()
-    if len(frames) < WHOLE * stated:
-        raise UnusableError(f"ends early: {len(frames)} of {stated} frames can be decoded")
-    stamps = np.array(times)
-    if (np.diff(stamps) <= 0).any():  # a container without time stamps
-        stamps = np.arange(len(frames)) * (1000 / rate if rate > 0 else DEFAULT_FRAME_TIME)
-    record = {
-        "source": {"format": file.suffix[1:].upper()},
-        "original": {"size": list(original)},
-        "steps": [
-            {"step": "whole frame kept: the file names no ultrasound region"},
-            {"step": "fit", "size": list(size)},
-        ],
-    }
-    return frames, stamps, record
+@contextmanager
+def _open(files: Sequence[Path]) -> Iterator[Recording]:
+    if any(file.stat().st_size == 0 for file in files):
+        raise UnusableError("an empty file")
+    suffix = files[0].suffix.lower()
+    if len(files) > 1 or suffix in frames.SUFFIXES:
+        yield frames.open_pictures(files)
+    elif suffix in SUFFIXES:
+        yield open_video(files[0], {"format": suffix[1:].upper()})
+    else:
+        with open_cine(files[0]) as recording:
+            yield recording
 
 
-def _read_cine(file: Path, size: tuple[int, int]) -> tuple[list[np.ndarray], np.ndarray, dict[str, Any]]:
-    dataset = pydicom.dcmread(file, force=True)
-    top, bottom, left, right = region = ultrasound_region(dataset)
-    frames = [fit(np.ascontiguousarray(frame[top:bottom, left:right]), size) for frame in grey_frames(dataset)]
-    whole = region == (0, int(dataset.Rows), 0, int(dataset.Columns))
-    crop = "whole frame kept" if whole else "crop to the ultrasound region"
-    record = {
-        "source": describe_source(dataset),
-        "original": {"size": [int(dataset.Rows), int(dataset.Columns)]},
-        "steps": [{"step": crop, "top_bottom_left_right": list(region)}, {"step": "fit", "size": list(size)}],
-    }
-    return frames, frame_times(dataset, len(frames)), record
+def _survey(recording: Recording) -> tuple[np.ndarray, tuple[int, int], list[np.ndarray]]:
+    """Reads all frames once: their time stamps (N,), their size, and samples of them spread over the clip."""
+    stamps: list[float] = []
+    samples: list[np.ndarray] = []
+    size, stride = (0, 0), 1
+    for index, (time, frame) in enumerate(recording.frames(None)):
+        rows, columns = frame.shape
+        check_size(rows, columns, index + 1)
+        size = size if index else (rows, columns)
+        if (rows, columns) != size:
+            raise UnusableError("its frames differ in size")
+        stamps.append(time)
+        if index % stride == 0:
+            samples.append(sector.shrink(frame))
+        if len(samples) == 2 * SAMPLES:
+            del samples[1::2]
+            stride *= 2
+    if len(stamps) < 2:
+        raise UnusableError("a single frame, not a clip" if stamps else "no frame of it can be decoded")
+    return np.array(stamps), size, samples
 
 
-def grey_frames(dataset: Dataset) -> Iterator[np.ndarray]:
-    """Yields the frames of a DICOM object, uint8 (rows, columns), whatever its colours and compression.
-
-    Colours become luma (ITU-R BT.601), as JPEG's Y; more than 8 bits are scaled down from the bits stored.
-
-    Raises:
-        UnusableError: Its pixels cannot be decoded or their photometric interpretation is unknown.
-    """
-    if "PixelData" not in dataset:
-        raise UnusableError("it has no pixels")
-    photometric = str(dataset.PhotometricInterpretation)
-    if not photometric.startswith(("MONOCHROME", "RGB", "YBR", "PALETTE")):
-        raise UnusableError(f"photometric interpretation {photometric} is not supported")
-    highest = 2 ** int(dataset.BitsStored) - 1
-    try:
-        for frame in iter_pixels(dataset):  # YBR comes as RGB
-            if photometric == "PALETTE COLOR":
-                colours = apply_color_lut(frame, dataset)
-                frame, top = colours[..., :3], float(np.iinfo(colours.dtype).max)
-            else:
-                top = highest
-            values = frame if top == 255 else np.clip(frame.astype(np.float32) * (255 / top), 0, 255).round()
-            values = values.astype(np.uint8)
-            grey = cv2.cvtColor(values, cv2.COLOR_RGB2GRAY) if values.ndim == 3 else values
-            yield 255 - grey if photometric == "MONOCHROME1" else grey
-    except Exception as error:
-        # decoders of pydicom, gdcm and pylibjpeg each fail in their own ways
-        raise UnusableError("its frames cannot be decoded", error) from error
+def _check_end(recording: Recording, times: np.ndarray, timing: str) -> None:
+    """Raises UnusableError where frames are missing at the end."""
+    in_number = len(times) < WHOLE * recording.stated
+    # Where frames are unevenly spaced, containers estimate their number from the length and a rate.
+    in_time = timing != "time stamps" or times[-1] < WHOLE * recording.stated * recording.frame_time
+    if in_number and in_time:
+        raise UnusableError(f"ends early: {len(times)} of {recording.stated} frames can be decoded")
 
 
-def ultrasound_region(dataset: Dataset) -> tuple[int, int, int, int]:
-    """Returns top, bottom, left, right (ends exclusive) of the largest 2D tissue region, or of the whole frame."""
-    best = (0, int(dataset.Rows), 0, int(dataset.Columns))
-    largest = 0
-    for region in dataset.get("SequenceOfUltrasoundRegions") or []:
-        kind = region.get("RegionSpatialFormat"), region.get("RegionDataType")
-        if kind != (TWO_DIMENSIONAL, TISSUE):
-            continue
-        top, bottom = max(0, int(region.RegionLocationMinY0)), min(best[1], int(region.RegionLocationMaxY1) + 1)
-        left, right = max(0, int(region.RegionLocationMinX0)), min(best[3], int(region.RegionLocationMaxX1) + 1)
-        if bottom - top > 1 and right - left > 1 and (area := (bottom - top) * (right - left)) > largest:
-            largest, chosen = area, (top, bottom, left, right)
-    return chosen if largest else best
-
-
-def frame_times(dataset: Dataset, n: int) -> np.ndarray:
-    """Returns the times (n,) of a cine's frames in ms, from the frame time vector, the frame time or the rate."""
-    vector = dataset.get("FrameTimeVector")
-    if vector is not None and not isinstance(vector, float | int) and len(vector) == n:
-        times = np.cumsum(np.asarray(vector, dtype=float))
-        if (np.diff(times) > 0).all():
-            return times
-    frame_time = float(dataset.get("FrameTime") or 0)
-    rate = float(dataset.get("CineRate") or dataset.get("RecommendedDisplayFrameRate") or 0)
-    return np.arange(n) * (frame_time or (1000 / rate if rate else DEFAULT_FRAME_TIME))
+def _read_frames(
+    recording: Recording, needed: np.ndarray, kept: sector.Sector, size: tuple[int, int]
+) -> tuple[np.ndarray, bool]:
+    """Frames (n, H, W) of these numbers, cut and fitted; and whether text stands in them."""
+    clip, pictures = [], []
+    stride = -(-len(needed) // LOOKED_AT)
+    for index, (_, frame) in enumerate(recording.frames(needed.tolist())):
+        picture = kept.cut(frame)
+        clip.append(fit(picture, size))
+        if index % stride == 0:
+            pictures.append(picture)
+    return np.stack(clip), bool(burned_in.find_steady_text(pictures))

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, UltrasoundMultiFrameImageStorage, generate_uid
+
+from data_modules.simulate.settings import SimulationSettings
+from data_modules.simulate.tvus import simulate_clip
 
 SAGITTAL = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0))  # rows run to posterior, columns down to inferior (LPS)
 
@@ -126,6 +130,42 @@ def write_avi() -> Callable[..., Path]:
 
 
 @pytest.fixture
+def write_video() -> Callable[..., Path]:
+    """Writes grey frames (T, H, W) uint8 by FFmpeg, with a codec by its four letters."""
+
+    def write(file: Path, frames: np.ndarray, codec: str = "mp4v", rate: float = 20.0) -> Path:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        writer = cv2.VideoWriter(
+            str(file), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), rate, frames.shape[:0:-1], isColor=False
+        )
+        assert writer.isOpened(), f"OpenCV's FFmpeg does not write {codec} any more"
+        for frame in frames:
+            writer.write(frame)
+        writer.release()
+        return file
+
+    return write
+
+
+@pytest.fixture
+def write_uneven_video() -> Callable[..., Path]:
+    """Writes grey frames (T, H, W) uint8 at times (T,) in whole ms, as motion JPEG in Matroska."""
+
+    def write(file: Path, frames: np.ndarray, times: Sequence[int]) -> Path:
+        raw = [cv2.VIDEOWRITER_PROP_RAW_VIDEO, 1]
+        codec = cv2.VideoWriter.fourcc(*"MJPG")
+        writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, codec, 1000, frames.shape[:0:-1], raw)
+        for frame, time in zip(frames, times, strict=True):
+            writer.set(cv2.VIDEOWRITER_PROP_PTS, float(time))
+            writer.set(cv2.VIDEOWRITER_PROP_KEY_FLAG, 1)
+            writer.write(cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))[1].ravel())
+        writer.release()
+        return file
+
+    return write
+
+
+@pytest.fixture
 def noise_volume() -> np.ndarray:
     """Smooth random volume, uint16 (12, 40, 36)."""
     values = np.random.default_rng(1).random((12, 40, 36)).astype(np.float32)
@@ -140,6 +180,67 @@ def moving_frames() -> np.ndarray:
     for index, frame in enumerate(frames):
         cv2.circle(frame, (15 + 2 * index, 30), 8, 220, -1)
     return frames
+
+
+@pytest.fixture
+def tissue_frames() -> np.ndarray:
+    """Speckle that glides to the left all over the frame, uint8 (20, 60, 80)."""
+    speckle = cv2.GaussianBlur(np.random.default_rng(2).random((60, 120)), (0, 0), 1.5)
+    wide = ((speckle - speckle.min()) / np.ptp(speckle) * 255).astype(np.uint8)
+    return np.stack([wide[:, 2 * index : 2 * index + 80] for index in range(20)])
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What an ultrasound machine's screen shows.
+
+    Attributes:
+        frames: uint8 (T, H, W).
+        sector: bool (H, W), where the ultrasound picture is.
+        static: uint8 (H, W), the text and scale around it.
+    """
+
+    frames: np.ndarray
+    sector: np.ndarray
+    static: np.ndarray
+
+
+@pytest.fixture
+def draw_screen() -> Callable[..., Screen]:
+    """Draws a simulated sweep within a machine's screen: name, scale and grey bar, a running clock and an ECG."""
+
+    def draw(size: tuple[int, int] = (480, 640), patient: int = 0, ecg: str = "sweep", scale: float = 0.7) -> Screen:
+        height, width = size
+        inner = round(scale * height), round(scale * height * 1.1)
+        frames = np.zeros((32, height, width), np.uint8)
+        sweep = simulate_clip(SimulationSettings(seed=1, clip_shape=(32, *inner)), patient, patient % 2)
+        top, left = height // 8, (width - inner[1]) // 2
+        around = np.s_[top : top + inner[0], left : left + inner[1]]
+        sector, static = np.zeros(size, bool), np.zeros(size, np.uint8)
+        sector[around] = sweep.max(0) > 0
+        unit = height / 480
+        font, thin, smooth = cv2.FONT_HERSHEY_SIMPLEX, 1, cv2.LINE_AA
+        cv2.putText(static, "ROE JANE 19801231", (8, round(18 * unit)), font, 0.5 * unit, 220, thin, smooth)
+        cv2.putText(static, "ID 1234567  MI 1.1", (8, round(38 * unit)), font, 0.5 * unit, 200, thin, smooth)
+        for row, text in enumerate(["7.5 MHz", "Gn 60", "C 61"]):
+            cv2.putText(static, text, (4, round((150 + 20 * row) * unit)), font, 0.4 * unit, 180, thin, smooth)
+        for y in range(top, top + inner[0], 20):
+            cv2.line(static, (left + inner[1] + 10, y), (left + inner[1] + 16, y), 220)
+        static[top : height // 2, -16:-8] = np.linspace(255, 0, height // 2 - top)[:, None]
+        x = np.arange(width)
+        beat = np.exp(-(((x / (width / 5)) % 1 - 0.5) ** 2) / 0.001) * -0.05 * height
+        for time, (frame, picture) in enumerate(zip(frames, sweep, strict=True)):
+            frame[:] = static
+            frame[around] = np.maximum(frame[around], picture)
+            cv2.putText(frame, f"12:34:{time:02d}", (width - 90, round(18 * unit)), font, 0.5 * unit, 220, thin, smooth)
+            shift = time * width // 24 if ecg == "scroll" else 0
+            trace = np.stack([x, 0.94 * height + np.roll(beat, -shift)], 1).round().astype(np.int32)
+            drawn = trace if ecg == "scroll" else trace[: max(2, time * width // 16 % width)]
+            if ecg:
+                cv2.polylines(frame, [drawn], False, 230, 1, cv2.LINE_AA)
+        return Screen(frames, sector, static)
+
+    return draw
 
 
 @pytest.fixture

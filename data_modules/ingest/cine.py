@@ -1,0 +1,163 @@
+"""Multi-frame DICOM ultrasound."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import apply_color_lut, iter_pixels
+from pydicom.uid import (
+    JPEG2000,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    MPEGTransferSyntaxes,
+)
+
+from data_modules.ingest.container import open_video
+from data_modules.ingest.dicom import describe_source
+from data_modules.ingest.images import UnusableError
+from data_modules.ingest.recording import Recording, check_size
+from data_modules.ingest.sector import ultrasound_region
+
+IN_MEMORY = 2**28  # bytes; the pixels of a larger file are read from it frame by frame
+LEFT_ON_DISK = "64 KB"  # what is larger, in such a file
+# Where others than gdcm can, for it prints what is wrong with a damaged file.
+PLUGINS = {
+    JPEGBaseline8Bit: "pillow",
+    JPEGExtended12Bit: "pillow",
+    JPEG2000: "pylibjpeg",
+    JPEG2000Lossless: "pylibjpeg",
+}
+COLOURS = ("MONOCHROME", "RGB", "YBR", "PALETTE")
+BURNED_IN = "the DICOM header says that text is burned into the picture, and states no region to cut: look at it"
+
+
+@contextmanager
+def open_cine(file: Path) -> Iterator[Recording]:
+    """Opens a DICOM object; a video within lies in a temporary file until it is closed.
+
+    Grey values are luma (ITU-R BT.601) as JPEG's Y; more than 8 bits are scaled down from the bits stored.
+
+    Raises:
+        UnusableError: It is no DICOM image, its header states absurd sizes, or it cannot be decoded.
+    """
+    dataset = _read(file)
+    source, region = describe_source(dataset), ultrasound_region(dataset)
+    stamps, frame_time = frame_times(dataset)
+    burned_in = str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES" and region is None
+    warnings = (BURNED_IN,) if burned_in else ()
+    if dataset.file_meta.TransferSyntaxUID not in MPEGTransferSyntaxes:
+        rows, columns, n = (_whole(dataset, keyword) for keyword in ("Rows", "Columns", "NumberOfFrames"))
+        check_size(rows, columns, n)
+        photometric = str(dataset.get("PhotometricInterpretation") or "unknown")
+        if not photometric.startswith(COLOURS):
+            raise UnusableError(f"photometric interpretation {photometric} is not supported")
+        frames = partial(_decode, file, dataset, stamps)
+        yield Recording(source, frames, frame_time, n, region, warnings=warnings)
+        return
+    with tempfile.NamedTemporaryFile(prefix="clip-") as stream:  # readable by nobody else, and gone at the end
+        try:
+            stream.write(get_frame(dataset.PixelData, 0, number_of_frames=1))
+        except ValueError as error:
+            raise UnusableError("its video stream cannot be found", error) from error
+        stream.flush()
+        video = open_video(Path(stream.name), source)
+        yield replace(video, frame_time=frame_time or video.frame_time, region=region, warnings=warnings)
+
+
+def frame_times(dataset: Dataset) -> tuple[np.ndarray, float]:
+    """Returns the time stamps of a cine's frames in ms, (0,) where it has none, and its frame time in ms, else 0."""
+    vector = dataset.get("FrameTimeVector")
+    try:
+        stamps = np.cumsum(np.atleast_1d(np.asarray(vector or (), dtype=float)))
+    except (TypeError, ValueError):
+        stamps = np.empty(0)
+    rate = _positive(dataset, "CineRate") or _positive(dataset, "RecommendedDisplayFrameRate")
+    return stamps, _positive(dataset, "FrameTime") or (1000 / rate if rate else 0.0)
+
+
+def _read(file: Path) -> Dataset:
+    try:
+        size = LEFT_ON_DISK if _is_large(file) else None
+        dataset: Dataset = pydicom.dcmread(file, force=True, defer_size=size)
+        if size and dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            raise UnusableError("a deflated file too large for the memory")
+    except (MemoryError, UnusableError):
+        raise
+    except Exception as error:
+        # a damaged header fails in any of pydicom's ways
+        raise UnusableError("unreadable DICOM header", error) from error
+    if "PixelData" not in dataset:
+        raise UnusableError("it has no pixels")
+    if "TransferSyntaxUID" not in dataset.file_meta:  # of before DICOM part 10; pydicom has found it out
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
+def _decode(
+    file: Path, dataset: Dataset, stamps: np.ndarray, chosen: Sequence[int] | None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Gives frames as `Recording.frames`; YBR comes from pydicom as RGB."""
+    photometric, highest = str(dataset.PhotometricInterpretation), 2 ** _whole(dataset, "BitsStored") - 1
+    n = _whole(dataset, "NumberOfFrames")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        pixels = iter_pixels(
+            file if _is_large(file) else dataset,
+            indices=chosen,
+            transfer_syntax_uid=syntax,
+            decoding_plugin=PLUGINS.get(syntax, ""),
+        )
+        for index, frame in zip(range(n) if chosen is None else chosen, pixels, strict=False):
+            if photometric == "PALETTE COLOR":
+                colours = apply_color_lut(frame, dataset)
+                frame, top = colours[..., :3], float(np.iinfo(colours.dtype).max)
+            else:
+                top = highest
+            values = frame if top == 255 else np.clip(frame.astype(np.float32) * (255 / top), 0, 255).round()
+            values = values.astype(np.uint8)
+            grey = cv2.cvtColor(values, cv2.COLOR_RGB2GRAY) if values.ndim == 3 else values
+            time = float(stamps[index]) if len(stamps) == n else math.nan
+            yield time, 255 - grey if photometric == "MONOCHROME1" else grey
+    except MemoryError:
+        raise
+    except Exception as error:
+        # decoders of pydicom, gdcm and pylibjpeg each fail in their own ways
+        raise UnusableError("its frames cannot be decoded", error) from error
+
+
+def _is_large(file: Path) -> bool:
+    return file.stat().st_size > IN_MEMORY
+
+
+def _whole(dataset: Dataset, keyword: str) -> int:
+    value = dataset.get(keyword)
+    if keyword == "NumberOfFrames" and value in (None, ""):
+        return 1
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise UnusableError(f"a damaged header: {keyword} is no number", error) from error
+
+
+def _positive(dataset: Dataset, keyword: str) -> float:
+    try:
+        value = float(dataset.get(keyword) or 0)
+    except (TypeError, ValueError):
+        return 0.0
+    return value if math.isfinite(value) and value > 0 else 0.0
