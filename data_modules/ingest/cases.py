@@ -144,7 +144,8 @@ def _read_nifti(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _read_clip(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
-    return read_clip([case.source / file for file in case.match.image.files], **case.parameters)
+    files = [case.source / file for file in case.match.image.files]
+    return read_clip(files, concealment=case.concealment, **case.parameters)
 
 
 _READERS = {"dicom": _read_dicom, "nifti": _read_nifti, "video": _read_clip, "frames": _read_clip}

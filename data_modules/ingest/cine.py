@@ -26,8 +26,8 @@ from pydicom.uid import (
     MPEGTransferSyntaxes,
 )
 
+from data_modules.ingest.confidentiality import Concealment, describe_header
 from data_modules.ingest.container import open_video
-from data_modules.ingest.dicom import describe_source
 from data_modules.ingest.images import UnusableError
 from data_modules.ingest.recording import Recording, check_size
 from data_modules.ingest.sector import ultrasound_region
@@ -46,16 +46,20 @@ BURNED_IN = "the DICOM header says that text is burned into the picture, and sta
 
 
 @contextmanager
-def open_cine(file: Path) -> Iterator[Recording]:
+def open_cine(file: Path, concealment: Concealment | None = None) -> Iterator[Recording]:
     """Opens a DICOM object; a video within lies in a temporary file until it is closed.
 
     Grey values are luma (ITU-R BT.601) as JPEG's Y; more than 8 bits are scaled down from the bits stored.
+
+    Args:
+        file: The DICOM file.
+        concealment: Of the patient, for what is recorded of the header.
 
     Raises:
         UnusableError: It is no DICOM image, its header states absurd sizes, or it cannot be decoded.
     """
     dataset = _read(file)
-    source, region = describe_source(dataset), ultrasound_region(dataset)
+    source, region = describe_header(dataset, concealment), ultrasound_region(dataset)
     stamps, frame_time = frame_times(dataset)
     burned_in = str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES" and region is None
     warnings = (BURNED_IN,) if burned_in else ()

@@ -49,7 +49,7 @@ class Concealment:
     site_key: bytes
 
 
-def describe_header(dataset: Dataset, concealment: Concealment) -> dict[str, Any]:
+def describe_header(dataset: Dataset, concealment: Concealment | None = None) -> dict[str, Any]:
     """Returns what is kept of a header: compression, scanner, sequence, shifted study date, and the site's pseudonym.
 
     The header passes through the Basic Application Confidentiality Profile of DICOM PS3.15, with its option to retain
@@ -58,7 +58,7 @@ def describe_header(dataset: Dataset, concealment: Concealment) -> dict[str, Any
 
     Args:
         dataset: With or without pixels; it is not changed.
-        concealment: The patient's.
+        concealment: The patient's; None: neither date nor site is kept.
     """
     header = Dataset()
     for keyword in KEPT.values():
@@ -69,13 +69,13 @@ def describe_header(dataset: Dataset, concealment: Concealment) -> dict[str, Any
         warnings.simplefilter("ignore")  # pydicom quotes headers in them
         anonymize_dataset(
             header,
-            extra_anonymization_rules={STUDY_DATE: partial(_shift, days=concealment.days)},
+            extra_anonymization_rules=concealment and {STUDY_DATE: partial(_shift, days=concealment.days)},
             base_rules_gen=_profile,
         )
     syntax = getattr(dataset, "file_meta", Dataset()).get("TransferSyntaxUID")
     kept = {"format": "DICOM", "transfer_syntax": syntax.name if syntax else ""}
     kept |= {name: _plain(header.get(keyword)) for name, keyword in KEPT.items()}
-    if institution:
+    if institution and concealment:
         kept["site"] = f"site-{hmac.digest(concealment.site_key, institution.encode(), 'sha256').hex()[:6]}"
     personal = [part.lower() for text in personal_texts(dataset) for part in name_parts(text)]
     return {

@@ -147,18 +147,6 @@ def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tu
     return volume, dataset
 
 
-def describe_source(dataset: Dataset) -> dict[str, Any]:
-    """Returns format, compression and scanner of a DICOM object, for its record."""
-    field = dataset.get("MagneticFieldStrength")
-    return {
-        "format": "DICOM",
-        "transfer_syntax": dataset.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in dataset.file_meta else "",
-        "manufacturer": str(dataset.get("Manufacturer") or ""),
-        "model": str(dataset.get("ManufacturerModelName") or ""),
-        "field_strength": float(field) if field else None,
-    }
-
-
 def _read_header(file: Path) -> Dataset:
     try:
         header: Dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=HEADER_TAGS)

@@ -10,6 +10,7 @@ import numpy as np
 
 from data_modules.ingest import burned_in, frames, sector
 from data_modules.ingest.cine import open_cine
+from data_modules.ingest.confidentiality import Concealment
 from data_modules.ingest.container import open_video
 from data_modules.ingest.images import UnusableError
 from data_modules.ingest.recording import Recording, check_size
@@ -23,7 +24,10 @@ ASSUMED = f"no frame rate is stated: {1000 / DEFAULT_FRAME_TIME:g} frames a seco
 
 
 def read_clip(
-    files: Sequence[Path], shape: tuple[int, int, int], frame_rate: float = 0.0
+    files: Sequence[Path],
+    shape: tuple[int, int, int],
+    frame_rate: float = 0.0,
+    concealment: Concealment | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads a clip as T grey frames, cut to the ultrasound sector and fitted into H x W without distortion.
 
@@ -34,6 +38,7 @@ def read_clip(
         shape: (T, H, W).
         frame_rate: Of the T frames, Hz, which are taken from the middle of the clip, and to and fro where it is too
             short; 0: they are spread evenly from its first to its last frame.
+        concealment: Of the patient, for what is recorded of a DICOM header.
 
     Returns:
         uint8 (T, H, W); and a record of the source and each step, with ``warnings`` where there are any.
@@ -42,7 +47,7 @@ def read_clip(
         UnusableError: It cannot be decoded, ends early, has a single frame, nothing in it moves, or it is larger than
             any ultrasound.
     """
-    with _open(files) as recording:
+    with _open(files, concealment) as recording:
         stamps, size, samples = _survey(recording)
         times, timing = sound_times(stamps, recording.frame_time)
         _check_end(recording, times, timing)
@@ -97,7 +102,7 @@ def fit(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 @contextmanager
-def _open(files: Sequence[Path]) -> Iterator[Recording]:
+def _open(files: Sequence[Path], concealment: Concealment | None) -> Iterator[Recording]:
     if any(file.stat().st_size == 0 for file in files):
         raise UnusableError("an empty file")
     suffix = files[0].suffix.lower()
@@ -106,7 +111,7 @@ def _open(files: Sequence[Path]) -> Iterator[Recording]:
     elif suffix in SUFFIXES:
         yield open_video(files[0], {"format": suffix[1:].upper()})
     else:
-        with open_cine(files[0]) as recording:
+        with open_cine(files[0], concealment) as recording:
             yield recording
 
 

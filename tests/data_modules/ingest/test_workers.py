@@ -96,7 +96,7 @@ def test_a_cluster_that_cannot_be_used_is_told_in_one_line(
     cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        pytest.raises(InputError, match="does not see .*nowhere; mount it there"),
+        pytest.raises(InputError, match=r"does not see .*nowhere; mount it there"),
         open_cluster(cluster.scheduler_address, [tmp_path / "nowhere"], LIMITS),
     ):
         pass
