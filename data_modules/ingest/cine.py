@@ -59,27 +59,19 @@ def open_cine(file: Path, concealment: Concealment | None = None) -> Iterator[Re
         UnusableError: It is no DICOM image, its header states absurd sizes, or it cannot be decoded.
     """
     dataset = _read(file)
-    source, region = describe_header(dataset, concealment), ultrasound_region(dataset)
-    stamps, frame_time = frame_times(dataset)
-    burned_in = str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES" and region is None
-    warnings = (BURNED_IN,) if burned_in else ()
+    with _in_words("a damaged DICOM header"):
+        recording = _plan(file, dataset, concealment)
     if dataset.file_meta.TransferSyntaxUID not in MPEGTransferSyntaxes:
-        rows, columns, n = (_whole(dataset, keyword) for keyword in ("Rows", "Columns", "NumberOfFrames"))
-        check_size(rows, columns, n)
-        photometric = str(dataset.get("PhotometricInterpretation") or "unknown")
-        if not photometric.startswith(COLOURS):
-            raise UnusableError(f"photometric interpretation {photometric} is not supported")
-        frames = partial(_decode, file, dataset, stamps)
-        yield Recording(source, frames, frame_time, n, region, warnings=warnings)
+        yield recording
         return
     with tempfile.NamedTemporaryFile(prefix="clip-") as stream:  # readable by nobody else, and gone at the end
-        try:
-            stream.write(get_frame(dataset.PixelData, 0, number_of_frames=1))
-        except ValueError as error:
-            raise UnusableError("its video stream cannot be found", error) from error
+        with _in_words("its video stream cannot be found"):
+            found = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        stream.write(found)
         stream.flush()
-        video = open_video(Path(stream.name), source)
-        yield replace(video, frame_time=frame_time or video.frame_time, region=region, warnings=warnings)
+        video = open_video(Path(stream.name), recording.source)
+        frame_time = recording.frame_time or video.frame_time
+        yield replace(recording, frames=video.frames, frame_time=frame_time, stated=video.stated)
 
 
 def frame_times(dataset: Dataset) -> tuple[np.ndarray, float]:
@@ -93,34 +85,60 @@ def frame_times(dataset: Dataset) -> tuple[np.ndarray, float]:
     return stamps, _positive(dataset, "FrameTime") or (1000 / rate if rate else 0.0)
 
 
-def _read(file: Path) -> Dataset:
+@contextmanager
+def _in_words(reason: str) -> Iterator[None]:
+    """Turns what a library fails with into one reason: damaged files fail in all ways of pydicom, gdcm, pylibjpeg."""
     try:
+        yield
+    except (MemoryError, UnusableError):
+        raise
+    except Exception as error:
+        raise UnusableError(reason, error) from error
+
+
+def _read(file: Path) -> Dataset:
+    with _in_words("unreadable DICOM header"):
         size = LEFT_ON_DISK if _is_large(file) else None
         dataset: Dataset = pydicom.dcmread(file, force=True, defer_size=size)
         if size and dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             raise UnusableError("a deflated file too large for the memory")
-    except (MemoryError, UnusableError):
-        raise
-    except Exception as error:
-        # a damaged header fails in any of pydicom's ways
-        raise UnusableError("unreadable DICOM header", error) from error
-    if "PixelData" not in dataset:
-        raise UnusableError("it has no pixels")
-    if "TransferSyntaxUID" not in dataset.file_meta:  # of before DICOM part 10; pydicom has found it out
-        implicit, little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        if "PixelData" not in dataset:
+            raise UnusableError("it has no pixels")
+        if "TransferSyntaxUID" not in dataset.file_meta:  # of before DICOM part 10; pydicom has found it out
+            implicit, little = dataset.original_encoding
+            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     return dataset
+
+
+def _plan(file: Path, dataset: Dataset, concealment: Concealment | None) -> Recording:
+    """The recording as the header has it; a video's frames are its stream's."""
+    rows, columns, n = (_whole(dataset, keyword) for keyword in ("Rows", "Columns", "NumberOfFrames"))
+    check_size(rows, columns, n)
+    photometric = str(dataset.get("PhotometricInterpretation") or "unknown")
+    if not photometric.startswith(COLOURS):
+        raise UnusableError(f"photometric interpretation {photometric} is not supported")
+    region = ultrasound_region(dataset)
+    stamps, frame_time = frame_times(dataset)
+    burned_in = str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES" and region is None
+    return Recording(
+        source=describe_header(dataset, concealment),
+        frames=partial(_decode, file, dataset, stamps),
+        frame_time=frame_time,
+        stated=n,
+        region=region,
+        warnings=(BURNED_IN,) if burned_in else (),
+    )
 
 
 def _decode(
     file: Path, dataset: Dataset, stamps: np.ndarray, chosen: Sequence[int] | None
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Gives frames as `Recording.frames`; YBR comes from pydicom as RGB."""
-    photometric, highest = str(dataset.PhotometricInterpretation), 2 ** _whole(dataset, "BitsStored") - 1
-    n = _whole(dataset, "NumberOfFrames")
-    syntax = dataset.file_meta.TransferSyntaxUID
-    try:
+    with _in_words("its frames cannot be decoded"):
+        photometric, highest = str(dataset.PhotometricInterpretation), 2 ** _whole(dataset, "BitsStored") - 1
+        n = _whole(dataset, "NumberOfFrames")
+        syntax = dataset.file_meta.TransferSyntaxUID
         pixels = iter_pixels(
             file if _is_large(file) else dataset,
             indices=chosen,
@@ -138,11 +156,6 @@ def _decode(
             grey = cv2.cvtColor(values, cv2.COLOR_RGB2GRAY) if values.ndim == 3 else values
             time = float(stamps[index]) if len(stamps) == n else math.nan
             yield time, 255 - grey if photometric == "MONOCHROME1" else grey
-    except MemoryError:
-        raise
-    except Exception as error:
-        # decoders of pydicom, gdcm and pylibjpeg each fail in their own ways
-        raise UnusableError("its frames cannot be decoded", error) from error
 
 
 def _is_large(file: Path) -> bool:
