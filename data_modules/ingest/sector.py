@@ -17,10 +17,7 @@ PAUSE = 0.2  # of the changes in a lively step; less, and the probe is held or t
 FAINT, ABOVE_NOISE, STRONG = 0.75, 2.5, 3.0
 STILL = 5.0  # grey levels: what a lossy still changes by at its worst, where a clip changes by 25 and more
 BRIDGE = 3  # cells; nearer parts are one, and what is narrower than twice that is no sector
-LEAST, MOST = (
-    0.05,
-    0.98,
-)  # of the frame; sectors fill .05 to .95 of it, and of an ECG or a clock .006 is left by the opening
+LEAST, MOST = 0.05, 0.98  # of the frame; the opening leaves .006 of an ECG or a clock, sectors fill up to .95
 COMPACT = 0.5  # of its hull; sectors fill .9 and more
 CORNERS = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])  # of a cell
 NOT_FOUND = "the ultrasound sector was not found: the whole frame is kept, with whatever is burned in"
