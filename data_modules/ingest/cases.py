@@ -23,6 +23,7 @@ from data_modules.ingest.pseudonyms import Pseudonyms
 from data_modules.ingest.video import read_clip
 from data_modules.store import read_record, write_array
 
+BURNED_IN = "the DICOM header says that text is burned into the picture: look at it"
 FORMAT = 2  # raised when the same source would be stored otherwise, so that it is made anew
 
 
@@ -129,6 +130,8 @@ def _read_dicom(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
     checked = {"geometry_check": check_geometry(case.source, image.files, affine)}
     origin = describe_header(header, case.concealment) | checked
     centre, remarks = find_middle([case.source / mask for mask in image.masks], volume.shape, affine)
+    if str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+        remarks = [*remarks, BURNED_IN]
     array, record = to_grid(volume, affine, centre=centre, **case.parameters)
     return array, {"source": origin, **record} | ({"warnings": remarks} if remarks else {})
 

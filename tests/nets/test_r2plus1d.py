@@ -186,6 +186,17 @@ def test_an_absent_and_a_damaged_file_are_told_in_one_line(tmp_path):
         R2Plus1D(4).load_kinetics(tmp_path / "kinetics.pth")
 
 
+def test_without_the_mean_a_still_background_has_no_part_in_it():
+    torch.manual_seed(0)
+    network = R2Plus1D(width=4, layers=(1, 1, 1, 1), subtract_mean=True).eval()
+    plain = R2Plus1D(width=4, layers=(1, 1, 1, 1)).eval()
+    plain.load_state_dict(network.state_dict())  # no weight more or less
+    clip, background = torch.rand(2, 1, 8, 16, 16), torch.rand(2, 1, 1, 16, 16)
+    torch.testing.assert_close(network(clip + background), network(clip), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(network(clip), plain(clip - clip.mean(2, keepdim=True)))
+    assert not torch.allclose(plain(clip + background), plain(clip))
+
+
 def test_clips_of_other_channels_and_bad_options_are_refused():
     with pytest.raises(InputError, match="in_channels 1"):
         make()(torch.rand(1, 3, 8, 16, 16))

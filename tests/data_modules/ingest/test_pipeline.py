@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -284,6 +285,17 @@ def test_wrong_folders_and_options_are_told_in_one_line(
     with pytest.raises(InputError, match=message) as caught:
         ingest_mri(**arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_header_says_of_burnt_in_text_is_a_warning_of_the_case(
+    tmp_path: Path, write_series: Callable[..., list[Path]], noise_volume: np.ndarray
+) -> None:
+    write_series(tmp_path / "source" / "a", noise_volume, patient="a", BurnedInAnnotation="YES")
+    write_series(tmp_path / "source" / "b", noise_volume[:, ::-1].copy(), patient="b", BurnedInAnnotation="NO")
+    ingest_mri(tmp_path / "source", tmp_path / "cohort", shape=SHAPE, workers=1)
+    records = [json.loads(file.read_text()) for file in (tmp_path / "cohort" / "mri").glob("*.json")]
+    assert sorted(len(record.get("warnings", [])) for record in records) == [0, 1]
+    assert "text is burned into the picture" in (tmp_path / "cohort" / "report.html").read_text()
 
 
 def test_two_ingests_into_one_cohort_do_not_meet(hospital: Path, tmp_path: Path) -> None:
