@@ -12,8 +12,6 @@ from data_modules.ingest.images import UnusableError
 
 TOLERANCE = 0.1  # mm, at the corners of the first and the last slice
 
-sitk.ProcessObject.GlobalWarningDisplayOff()  # it quotes headers
-
 
 def check_geometry(source: Path, files: Sequence[str], affine: np.ndarray) -> str:
     """Compares the affine of a series of single-frame files with SimpleITK's reading of the first and the last header.
@@ -36,6 +34,7 @@ def check_geometry(source: Path, files: Sequence[str], affine: np.ndarray) -> st
     """
     if len(set(files)) < len(files):
         return "not asked: several frames in a file"
+    sitk.ProcessObject.GlobalWarningDisplayOff()  # warnings quote headers
     for index in {0, len(files) - 1}:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(source / files[index]))
