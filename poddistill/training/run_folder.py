@@ -73,10 +73,22 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    # Lightning 2.6 selects the best after the validation or, if every epoch is validated, at the end of the epoch, and
+    # saves the last state after a better validation only.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the last state after every validation; Lightning 2.6 would do so after a better one only."""
+        """Selects the best so far, and saves the last state whether it is better or not."""
         super().on_validation_end(trainer, pl_module)
-        if not self._should_skip_saving_checkpoint(trainer):  # as if it had been saved at this step
+        if not self._should_save_on_train_epoch_end(trainer):
+            self._save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As `on_validation_end`."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._should_save_on_train_epoch_end(trainer):
+            self._save_last(trainer)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -175,6 +175,18 @@ def test_a_resumed_run_ends_as_an_uninterrupted(stage: str, pipeline: Path, opti
     assert (tmp_path / "whole/metrics.csv").read_text() == (tmp_path / "resumed/metrics.csv").read_text()
 
 
+@pytest.mark.parametrize("every", ["1", "2"])
+def test_the_last_state_is_kept_after_a_validation_that_is_no_better(
+    every: str, options: Options, tmp_path: Path
+) -> None:
+    """The tiny cohort's teacher scores 1.0 at once, and never better."""
+    run(["fit", *options("teacher", tmp_path, "--profile.teacher_validate_every", every)])
+    state = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert state["global_step"] == 24  # 8 epochs of 3 steps
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    assert best["global_step"] < 24
+
+
 def test_options_win_over_the_checkpoint_that_is_resumed(options: Options, pipeline: Path, tmp_path: Path) -> None:
     last = str(pipeline / "mae/checkpoints/last.ckpt")
     arguments = options("mae", tmp_path, "--profile.mae_lr", "0.5", "--profile.mae_epochs", "5")
