@@ -131,7 +131,8 @@ def forms(secret: str) -> list[bytes]:
 
 def poddistill(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "import sys; from poddistill.cli import main; sys.exit(main())", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    environment = {**inherited, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
