@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from data_modules.errors import InputError
 from poddistill.nets.patches import sincos_positions, take_rows
-from poddistill.nets.transformer import TransformerBlock, initialise_linear
+from poddistill.nets.transformer import TransformerBlock, initialise_linear, run_blocks
 from poddistill.nets.vision_transformer import VisionTransformer3D
 
 
@@ -20,16 +20,15 @@ class MAEOutput(NamedTuple):
     """What a masked auto-encoder makes of a batch.
 
     Attributes:
-        loss: Scalar, mean squared error over the voxels of masked patches.
-        prediction: (B, M, patch_voxels), the masked patches as predicted (standardised with
-            `normalise_targets`).
-        masked: int64 (B, M), which patches were hidden.
+        loss: Scalar, mean squared error over the voxels of the predicted patches.
+        prediction: (B, M, patch_voxels), the patches as predicted (standardised with `normalise_targets`).
+        predicted: int64 (B, M), which patches these are: all masked ones, or in training `prediction_ratio` of them.
         visible: int64 (B, K), which patches were encoded.
     """
 
     loss: Tensor
     prediction: Tensor
-    masked: Tensor
+    predicted: Tensor
     visible: Tensor
 
 
@@ -50,7 +49,8 @@ class MaskedAutoEncoder3D(nn.Module):
 
     The self-attention decoder (He et al.) lets visible tokens and mask tokens all attend to each other; in
     the cross-attention decoder (Fu et al.) mask tokens attend to the visible tokens alone, which is cheaper
-    and, by their figures, as good downstream. That the visible tokens get the decoder's positions there too,
+    and, by their figures, as good downstream. There a masked patch that nobody predicts changes nothing for the
+    others, so a training may predict only some of them. That the visible tokens get the decoder's positions there too,
     and that it is the default, is ours.
 
     Args:
@@ -63,6 +63,8 @@ class MaskedAutoEncoder3D(nn.Module):
         decoder: `cross` or `self` attention.
         normalise_targets: Predict every patch standardised by its own mean and deviation instead of its raw
             voxels.
+        prediction_ratio: Part of the masked patches that is predicted in training, in (0, 1], drawn anew for every
+            sample; below 1 only with the `cross` decoder. Otherwise all are.
 
     Raises:
         InputError: An option is out of range, or the encoder has a single patch.
@@ -77,6 +79,7 @@ class MaskedAutoEncoder3D(nn.Module):
         mask_ratio: float = 0.75,
         decoder: Literal["cross", "self"] = "cross",
         normalise_targets: bool = False,
+        prediction_ratio: float = 1.0,
     ) -> None:
         super().__init__()
         if not 0 < mask_ratio < 1:
@@ -85,10 +88,18 @@ class MaskedAutoEncoder3D(nn.Module):
             raise InputError(f"decoder is {decoder!r}: choose cross or self")
         if decoder_depth < 1:
             raise InputError(f"decoder_depth is {decoder_depth}: give at least 1")
+        if not 0 < prediction_ratio <= 1:
+            raise InputError(f"prediction_ratio is {prediction_ratio}: give a part above 0, at most 1")
+        if prediction_ratio < 1 and decoder == "self":
+            raise InputError(
+                f"prediction_ratio is {prediction_ratio}, but masked patches attend to each other in the self decoder: "
+                "set it to 1, or choose decoder cross"
+            )
         if encoder.n_patches < 2:
             raise InputError(f"patch_size {encoder.patch_size} makes a single patch: nothing can be masked")
         self.encoder = encoder
         self.n_visible = min(max(round((1 - mask_ratio) * encoder.n_patches), 1), encoder.n_patches - 1)
+        self.n_predicted = max(round(prediction_ratio * (encoder.n_patches - self.n_visible)), 1)
         self.cross = decoder == "cross"
         self.normalise_targets = normalise_targets
 
@@ -115,21 +126,26 @@ class MaskedAutoEncoder3D(nn.Module):
                 global generator.
 
         Returns:
-            Loss, predictions and the masked and visible patches.
+            Loss, predictions and the predicted and visible patches.
         """
         patches = self.encoder.patchify(image)  # (B, N, patch_voxels)
+        return self._fill_in(patches, noise, self.n_predicted if self.training else None)
+
+    def _fill_in(self, patches: Tensor, noise: Tensor | None, n_predicted: int | None) -> MAEOutput:
+        """As `forward`, from patches (B, N, patch_voxels); None predicts every masked one."""
         if noise is None:
             noise = torch.rand(patches.shape[:2], device=patches.device)
         order = noise.argsort(dim=1)  # (B, N)
         visible, masked = order[:, : self.n_visible], order[:, self.n_visible :]
+        predicted = masked[:, :n_predicted]  # in random order already
         tokens = self.encoder.encode_patches(take_rows(patches, visible), visible)  # (B, K or K + 1, width)
-        prediction = self.decode(tokens, visible, masked)  # (B, M, patch_voxels)
-        target = take_rows(patches, masked).float()
+        prediction = self.decode(tokens, visible, predicted)  # (B, M, patch_voxels)
+        target = take_rows(patches, predicted).float()
         if self.normalise_targets:
             mean, deviation = _patch_moments(target)
             target = (target - mean) / deviation
         loss = functional.mse_loss(prediction.float(), target)
-        return MAEOutput(loss, prediction, masked, visible)
+        return MAEOutput(loss, prediction, predicted, visible)
 
     def decode(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predicts masked patches from the encoder's tokens.
@@ -146,15 +162,13 @@ class MaskedAutoEncoder3D(nn.Module):
         n_class = tokens.shape[1] - visible.shape[1]  # the class token has no position
         context = torch.cat([context[:, :n_class], context[:, n_class:] + self.positions[visible]], dim=1)
         queries = self.mask_token + self.positions[masked]  # (B, M, decoder_width)
+        recompute = self.encoder.checkpointing
         if self.cross:
-            for block in self.blocks:
-                queries = block(queries, context)
+            queries = run_blocks(self.blocks, queries, context, recompute)
         else:
             # Attention does not see the order of its tokens, so they need not be sorted back into the grid.
             joint = torch.cat([context, queries], dim=1)  # (B, K + M or K + 1 + M, decoder_width)
-            for block in self.blocks:
-                joint = block(joint)
-            queries = joint[:, -masked.shape[1] :]
+            queries = run_blocks(self.blocks, joint, recompute=recompute)[:, -masked.shape[1] :]
         return self.prediction(self.norm(queries))
 
     @torch.no_grad()
@@ -171,8 +185,8 @@ class MaskedAutoEncoder3D(nn.Module):
         Returns:
             The volumes with predicted patches pasted in, and where those are.
         """
-        _, prediction, masked, _ = self(image, noise)
         patches = self.encoder.patchify(image)  # (B, N, patch_voxels)
+        _, prediction, masked, _ = self._fill_in(patches, noise, None)
         prediction = prediction.float()
         if self.normalise_targets:
             mean, deviation = _patch_moments(take_rows(patches, masked).float())

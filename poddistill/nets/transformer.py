@@ -6,12 +6,19 @@ Vaswani et al., "Attention Is All You Need", NeurIPS 2017, with the norms in fro
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from data_modules.errors import InputError
 
+# Up to so many keys a CPU is faster with two plain matrix products than with the kernel that never holds all scores.
+# The scores of a longer context are not held, so that memory grows in proportion to the tokens.
+SHORT_CONTEXT = 512
+
 
 class Attention(nn.Module):
-    """Multi-head attention of queries (B, Q, width) to a context (B, K, width), by torch's fused kernel.
+    """Multi-head attention of queries (B, Q, width) to a context (B, K, width).
+
+    By torch's fused kernel, or, on a CPU and for a short context, by plain matrix products: the same sums.
 
     Args:
         width: Channels of queries and context.
@@ -38,11 +45,20 @@ class Attention(nn.Module):
             weight, bias = self.qkv.weight, self.qkv.bias
             q = self._split(functional.linear(queries, weight[:width], bias[:width]))
             k, v = (self._split(x) for x in functional.linear(context, weight[width:], bias[width:]).chunk(2, dim=-1))
-        attended = functional.scaled_dot_product_attention(q, k, v)  # (B, heads, Q, width / heads)
+        attended = _attend(q, k, v)  # (B, heads, Q, width / heads)
         return self.projection(attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of (B, heads, Q, C) to keys and values (B, heads, K, C)."""
+    if q.device.type != "cpu" or k.shape[2] > SHORT_CONTEXT:
+        return functional.scaled_dot_product_attention(q, k, v)
+    queries, keys, values = (x.flatten(0, 1) for x in (q * q.shape[-1] ** -0.5, k, v))  # (B * heads, ., C)
+    scores = torch.bmm(queries, keys.transpose(1, 2))  # (B * heads, Q, K)
+    return torch.bmm(scores.softmax(dim=-1), values).view_as(q)
 
 
 class TransformerBlock(nn.Module):
@@ -89,6 +105,27 @@ class TransformerBlock(nn.Module):
             return x
         survives = torch.rand(len(x), 1, 1, device=x.device) >= self.drop_path
         return x * survives / (1 - self.drop_path)
+
+
+def run_blocks(blocks: nn.ModuleList, tokens: Tensor, context: Tensor | None = None, recompute: bool = False) -> Tensor:
+    """Runs blocks one after the other.
+
+    Args:
+        blocks: Transformer blocks.
+        tokens: (B, K, width).
+        context: (B, M, width), which cross blocks attend to.
+        recompute: Keep only what enters each block and compute the rest again on the way back (Chen et al., "Training
+            Deep Nets with Sublinear Memory Cost", 2016): less memory for a third more work.
+
+    Returns:
+        Tokens (B, K, width).
+    """
+    for block in blocks:
+        if recompute and torch.is_grad_enabled():
+            tokens = checkpoint(block, tokens, context, use_reentrant=False)
+        else:
+            tokens = block(tokens, context)
+    return tokens
 
 
 def initialise_linear(module: nn.Module) -> None:

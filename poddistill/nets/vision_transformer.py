@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from data_modules.errors import InputError
 from poddistill.nets.patches import sincos_positions, take_rows
-from poddistill.nets.transformer import TransformerBlock, initialise_linear
+from poddistill.nets.transformer import TransformerBlock, initialise_linear, run_blocks
 
 Size3D = tuple[int, int, int]
 
@@ -33,6 +33,8 @@ class VisionTransformer3D(nn.Module):
         dropout: Probability of dropping a channel after attention and after the MLP, in [0, 1).
         drop_path: Probability of skipping a branch of the last block in training (stochastic depth, Huang et
             al. 2016); it grows linearly from 0 in the first block.
+        checkpointing: Save memory in training: keep only what enters each block and compute the rest again on the way
+            back, which takes about a third more time (see `run_blocks`).
 
     Raises:
         InputError: A size does not divide, or an option is out of range.
@@ -50,6 +52,7 @@ class VisionTransformer3D(nn.Module):
         in_channels: int = 1,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         for name, rate in (("dropout", dropout), ("drop_path", drop_path)):
@@ -73,6 +76,7 @@ class VisionTransformer3D(nn.Module):
         self.width = width
         self.patch_voxels = in_channels * self.patch_size[0] * self.patch_size[1] * self.patch_size[2]
         self.n_layers = depth + 1
+        self.checkpointing = checkpointing
 
         positions = sincos_positions(self.grid_size, width)
         self.register_buffer("positions", positions, persistent=False)
@@ -128,9 +132,7 @@ class VisionTransformer3D(nn.Module):
         if self.class_token is not None:
             token = self.class_token.to(tokens.dtype).expand(len(tokens), 1, -1)
             tokens = torch.cat([token, tokens], dim=1)  # (B, K + 1, width)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens)
+        return self.norm(run_blocks(self.blocks, tokens, recompute=self.checkpointing))
 
     def patchify(self, image: Tensor) -> Tensor:
         """Cuts volumes into patches.

@@ -75,7 +75,7 @@ def test_prediction_and_loss_equal_a_slow_reference(decoder, pooling, normalise_
         order = sorted(range(16), key=lambda i: noise[b, i].item())
         visible, masked = order[:5], order[5:]
         assert out.visible[b].tolist() == visible
-        assert out.masked[b].tolist() == masked
+        assert out.predicted[b].tolist() == masked
         tokens = network.encoder.tokens(image[b : b + 1], torch.tensor([visible]))[0]
         expected = slow_decode(network, tokens, visible, masked)
         torch.testing.assert_close(out.prediction[b], expected, atol=1e-4, rtol=1e-4)
@@ -93,7 +93,7 @@ def test_masked_voxels_change_the_loss_but_never_the_prediction(decoder, pooling
     image, noise = batch()
     before = network(image, noise)
     changed = image.clone()
-    crop(changed[0], int(before.masked[0, 3])).add_(1.0)
+    crop(changed[0], int(before.predicted[0, 3])).add_(1.0)
     after = network(changed, noise)
     assert torch.equal(after.prediction, before.prediction)
     assert not torch.isclose(after.loss, before.loss)
@@ -108,7 +108,7 @@ def test_gradients_reach_masked_voxels_as_targets_alone(decoder):
     out = network(image.requires_grad_(), noise)
     out.loss.backward()
     for b in range(3):
-        for row, patch in zip(out.prediction[b].detach(), out.masked[b].tolist(), strict=True):
+        for row, patch in zip(out.prediction[b].detach(), out.predicted[b].tolist(), strict=True):
             expected = 2 * (crop(image[b], patch).flatten() - row) / out.prediction.numel()
             torch.testing.assert_close(crop(image.grad[b], patch).flatten(), expected)
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
@@ -119,17 +119,17 @@ def test_mask_ratio_sets_the_number_of_visible_patches(ratio, n_visible):
     image, _ = batch()
     out = make(mask_ratio=ratio)(image)
     assert out.visible.shape == (3, n_visible)
-    assert out.masked.shape == (3, 16 - n_visible)
-    both = torch.cat([out.visible, out.masked], dim=1).sort(dim=1).values
+    assert out.predicted.shape == (3, 16 - n_visible)
+    both = torch.cat([out.visible, out.predicted], dim=1).sort(dim=1).values
     assert torch.equal(both, torch.arange(16).expand(3, 16))
 
 
 def test_random_masks_follow_the_seed_and_hide_every_patch_equally_often():
     network, image = make(), torch.zeros(2000, 2, *IMAGE)
     torch.manual_seed(3)
-    masked = network(image).masked
+    masked = network(image).predicted
     torch.manual_seed(3)
-    assert torch.equal(network(image).masked, masked)
+    assert torch.equal(network(image).predicted, masked)
     frequency = torch.bincount(masked.flatten(), minlength=16) / 2000
     assert (frequency - 0.75).abs().max() < 0.05
 
@@ -146,11 +146,47 @@ def test_reconstruction_keeps_what_was_visible_and_pastes_what_was_predicted(nor
         for patch in out.visible[b].tolist():
             assert torch.equal(crop(volume[b], patch), crop(image[b], patch))
             assert not crop(mask[b], patch).any()
-        for row, patch in zip(out.prediction[b], out.masked[b].tolist(), strict=True):
+        for row, patch in zip(out.prediction[b], out.predicted[b].tolist(), strict=True):
             true = crop(image[b], patch)
             expected = row * (true.var() + 1e-6).sqrt() + true.mean() if normalise_targets else row
             torch.testing.assert_close(crop(volume[b], patch).flatten(), expected)
             assert crop(mask[b], patch).all()
+
+
+def test_training_predicts_part_of_the_masked_patches_as_if_all_were_predicted():
+    network = make(prediction_ratio=0.5, mask_ratio=0.75)
+    image, noise = batch()
+    some = network(image, noise)
+    every = network.eval()(image, noise)
+    assert some.predicted.shape == (3, 6)
+    assert every.predicted.shape == (3, 12)
+    assert torch.equal(some.predicted, every.predicted[:, :6])
+    torch.testing.assert_close(some.prediction, every.prediction[:, :6])
+    targets = [[crop(image[b], p).flatten() for p in some.predicted[b].tolist()] for b in range(3)]
+    expected = (some.prediction - torch.stack([torch.stack(rows) for rows in targets])).square().mean()
+    torch.testing.assert_close(some.loss, expected)
+    assert network.train().reconstruct(image, noise).mask.float().mean() == 0.75
+
+
+def test_every_masked_patch_is_predicted_equally_often():
+    network = make(prediction_ratio=0.25, mask_ratio=0.5)
+    torch.manual_seed(3)
+    predicted = network(torch.zeros(2000, 2, *IMAGE)).predicted
+    assert predicted.shape == (2000, 2)
+    assert (torch.bincount(predicted.flatten(), minlength=16) / 2000 - 0.125).abs().max() < 0.04
+
+
+@pytest.mark.parametrize("decoder", ["cross", "self"])
+def test_checkpointing_changes_neither_loss_nor_gradients(decoder):
+    image, noise = batch()
+    results = []
+    for checkpointing in (False, True):
+        network = make(decoder)
+        network.encoder.checkpointing = checkpointing
+        loss = network(image, noise).loss
+        loss.backward()
+        results.append((loss, [parameter.grad for parameter in network.parameters()]))
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("decoder", ["cross", "self"])
@@ -197,6 +233,8 @@ def test_compiles_to_one_graph(decoder):
         ({"mask_ratio": 0.0}, "mask_ratio is 0.0"),
         ({"decoder": "none"}, "decoder is 'none'"),
         ({"decoder_depth": 0}, "decoder_depth is 0"),
+        ({"prediction_ratio": 0.0}, "prediction_ratio is 0.0"),
+        ({"prediction_ratio": 0.5, "decoder": "self"}, "choose decoder cross"),
         ({"decoder_heads": 5}, "5 attention heads do not divide a width of 12"),
         ({"encoder": VisionTransformer3D((4, 4, 4), (4, 4, 4), 12, 1, 2)}, "a single patch"),
     ],
