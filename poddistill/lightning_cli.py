@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 import wandb
 from jsonargparse import ArgumentError, set_parsing_settings
+from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from data_modules.errors import InputError, UsageError
 from poddistill.training.checkpoints import read_checkpoint
+from poddistill.training.precision import fastest_precision
 from poddistill.training.run_folder import BestCheckpoint, RunConfig, is_dry
 
 
@@ -84,6 +86,7 @@ def run(argv: Sequence[str]) -> None:
 
 def _cli(argv: Sequence[str], run: bool) -> StageCLI:
     _quieten()
+    OmegaConf.register_resolver("fastest_precision", fastest_precision, replace=True)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${run} also inside fit's and test's own options
     # omegaconf+ resolves ${...} after all files and options are merged, so a profile's values reach any stage
     parsing = {"parser_mode": "omegaconf+", "exit_on_error": False}

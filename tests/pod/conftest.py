@@ -30,6 +30,7 @@ TINY = {
     "student_validate_every": "2",
     "student_batch_size": "8",
     "student_warmup_epochs": "1",
+    "precision": "32-true",
 }
 
 
