@@ -171,7 +171,11 @@ class CohortDataModule(pl.LightningDataModule):
     def sequential_dataloader(self, rows: np.ndarray) -> DataLoader:
         """Returns a loader of these rows of the manifest in their order, whole in every process, not augmented."""
         return DataLoader(
-            self._dataset(rows), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_as_is
+            self._dataset(rows),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=_as_is,
+            generator=torch.Generator(),  # without one each pass would draw from the run's own random numbers
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -1,10 +1,12 @@
 """MRI to train on, and beside it the ultrasound clips of other patients."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from data_modules.cohort_module import Batch
@@ -25,20 +27,29 @@ class UnpairedDataModule(pl.LightningDataModule):
 
     Args:
         mri: The MRI, which all loaders serve.
-        tvus: The ultrasound; None where nothing is distilled.
+        tvus: The ultrasound; None where nothing is distilled. With an augmentation, what `clips` gives is augmented.
+        clip_copies: How many times `clips` gives every clip, each time augmented anew; more than 1 only with an
+            augmentation of `tvus`.
 
     Raises:
-        InputError: The two have another cohort or another fold.
+        InputError: The two have another cohort or another fold, or `clip_copies` is out of range.
     """
 
-    def __init__(self, mri: MRIDataModule, tvus: TVUSDataModule | None = None) -> None:
+    def __init__(self, mri: MRIDataModule, tvus: TVUSDataModule | None = None, clip_copies: int = 1) -> None:
         super().__init__()
+        if clip_copies < 1:
+            raise InputError(f"data.clip_copies is {clip_copies}: give at least 1")
+        if clip_copies > 1 and (tvus is None or tvus.augmentation is None):
+            raise InputError(
+                f"data.clip_copies is {clip_copies}, but data.tvus has no augmentation: all would be alike"
+            )
         if tvus is not None and tvus.cohort.resolve() != mri.cohort.resolve():
             raise InputError(f"data.tvus.cohort {tvus.cohort} is not data.mri.cohort {mri.cohort}; give both the same")
         if tvus is not None and tvus.fold != mri.fold:
             raise InputError(f"data.tvus.fold {tvus.fold} is not data.mri.fold {mri.fold}; give both the same")
         self.mri = mri
         self.tvus = tvus
+        self.clip_copies = clip_copies
 
     @property
     def manifest(self) -> pd.DataFrame:
@@ -76,26 +87,43 @@ class UnpairedDataModule(pl.LightningDataModule):
         """Augments MRI training batches."""
         return self.mri.on_after_batch_transfer(batch, dataloader_idx)
 
-    def clips(self) -> DataLoader:
-        """Returns a loader of the labelled training clips, each once and in their order, whole in every process.
+    def clips(self, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """Yields the labelled training clips in their order, whole in every process, `clip_copies` times.
 
-        Its batches are dicts of ``image`` float32 (B, 1, T, H, W) in [0, 1], ``label`` (B,) and ``index`` (B,), rows of
-        ``tvus.manifest``; nothing is augmented.
+        Batches are dicts of ``image`` float32 (B, 1, T, H, W) in [0, 1], ``label`` (B,) and ``index`` (B,), rows of
+        ``tvus.manifest``. Augmentation follows the data module's seed, not the run's random numbers.
+
+        Args:
+            device: Where images are augmented and handed over.
 
         Raises:
             InputError: There is no ultrasound, or none that has a label in the training folds.
         """
         tvus, rows = self._clip_rows()
-        return tvus.sequential_dataloader(rows)
+        return self._clips(tvus, tvus.sequential_dataloader(rows), torch.device(device))
+
+    def _clips(self, tvus: TVUSDataModule, loader: DataLoader, device: torch.device) -> Iterator[Batch]:
+        generator = torch.Generator(device).manual_seed(tvus.seed)
+        for _ in range(self.clip_copies):
+            for batch in loader:
+                image = batch["image"].to(device, non_blocking=True)
+                if tvus.augmentation is not None:
+                    image = tvus.augmentation(image, generator)
+                yield {**batch, "image": image}
 
     def clip_fingerprint(self) -> str:
-        """Returns a hash that changes with the set of clips, their labels or their content.
+        """Returns a hash that changes with the set of clips, their labels, their content or their augmentation.
 
         Raises:
             InputError: As `clips`.
         """
         tvus, rows = self._clip_rows()
         digest = hashlib.sha256()
+        if tvus.augmentation is not None:
+            options = sorted(vars(tvus.augmentation).items())
+            digest.update(
+                f"{self.clip_copies} {tvus.seed} {tvus.augmentation.__class__.__qualname__} {options}".encode()
+            )
         for case_id, path, label in tvus.manifest.loc[rows, ["case_id", "path", "label"]].itertuples(index=False):
             file = tvus.cohort / path
             record = read_record(file) or {}

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
 
+from data_modules.cohort_module import Batch
 from data_modules.errors import InputError
 from data_modules.unpaired import UnpairedDataModule
 from poddistill.losses.pairing import TeacherBank
@@ -17,11 +18,11 @@ from poddistill.training.checkpoints import read_checkpoint
 
 
 def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.device) -> TeacherBank:
-    """Returns the teacher's logits (N,) and the labels (N,) of the labelled training clips.
+    """Returns the teacher's logits (N,) and the labels (N,) of the labelled training clips, or of augmented copies.
 
-    They are kept in ``outputs/<key>.pt`` of the teacher's run folder, the key a hash of the teacher's weights and of
-    the clips, so every student of this teacher shares them and a changed clip or teacher is never mistaken for the old
-    one. Process 0 computes, the others wait and read.
+    They are kept in ``outputs/<key>.pt`` of the teacher's run folder, the key a hash of the teacher's weights, of the
+    clips and of how they are augmented, so every student of this teacher shares them and a changed clip or teacher is
+    never mistaken for the old one. Process 0 computes, the others wait and read.
 
     Raises:
         InputError: If there is no such checkpoint or it is no teacher's, or the data hold no clips.
@@ -36,21 +37,23 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
     key = hashlib.sha256(f"{weights.hexdigest()} {data.clip_fingerprint()}".encode()).hexdigest()[:24]
     kept = Path(checkpoint).resolve().parent.parent / "outputs" / f"{key}.pt"
     if trainer.is_global_zero and not kept.is_file():
-        _compute(checkpoint, data.clips(), data.tvus.manifest["case_id"], device, kept)
+        _compute(checkpoint, data.clips(device), data.tvus.manifest["case_id"], device, kept)
     trainer.strategy.barrier("teacher outputs")
     outputs = torch.load(kept, map_location=device, weights_only=True)
     return TeacherBank(outputs["logits"], outputs["labels"], tuple(outputs["case_ids"]))
 
 
 @torch.inference_mode()
-def _compute(checkpoint: str | Path, clips: DataLoader, case_ids: pd.Series, device: torch.device, kept: Path) -> None:
+def _compute(
+    checkpoint: str | Path, clips: Iterable[Batch], case_ids: pd.Series, device: torch.device, kept: Path
+) -> None:
     try:
         teacher = TeacherTVUS.load_from_checkpoint(checkpoint, map_location=device).eval()
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise InputError(f"{checkpoint}: holds no TVUS teacher; give the best.ckpt of the teacher stage") from error
     logits, labels, index = [], [], []
     for batch in clips:
-        logits.append(teacher(batch["image"].to(device)).cpu())
+        logits.append(teacher(batch["image"]).cpu())
         labels.append(batch["label"])
         index.append(batch["index"])
     names = case_ids.iloc[torch.cat(index).numpy()].tolist()

@@ -117,7 +117,7 @@ class AdamWCosine:
         # On a CPU the fused step is several times faster; on a GPU it would rule out clipping gradients in
         # fp16.
         optimizer = AdamW(groups, lr=self.lr, betas=self.betas, fused=True if on_cpu else None)
-        # Else Lightning, which takes this mark for "unscales gradients itself", refuses to clip them in mixed precision.
+        # Lightning takes this mark for "unscales gradients itself" and refuses to clip them in mixed precision.
         optimizer._step_supports_amp_scaling = False
         warmup, total = round(self.warmup_epochs * steps_per_epoch), steps_per_epoch * epochs
         return optimizer, LambdaLR(optimizer, lambda step: self.lr_factor(step, warmup, total))

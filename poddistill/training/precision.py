@@ -6,7 +6,7 @@ import torch
 def fastest_precision() -> str:
     """Returns ``bf16-mixed`` where products of bfloat16 matrices have hardware of their own, else ``32-true``.
 
-    That is: a GPU from Ampere on, or a CPU with AVX512-BF16 or AMX. Elsewhere bfloat16 is converted in software, which is
+    That is: a GPU from Ampere on, or a CPU with AVX512-BF16 or AMX. Elsewhere bfloat16 is converted in software, and
     slower than float32. Configurations name it as ``${fastest_precision:}``.
     """
     if torch.cuda.is_available():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_modules.augmentation import ClipAugmentation
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
 from data_modules.store import write_array
@@ -14,10 +15,10 @@ from data_modules.unpaired import UnpairedDataModule
 WriteCohort = Callable[..., Path]
 
 
-def unpaired(cohort: Path, fold: int = 0) -> UnpairedDataModule:
-    return UnpairedDataModule(
-        MRIDataModule(str(cohort), fold=fold), TVUSDataModule(str(cohort), fold=fold, batch_size=3)
-    )
+def unpaired(cohort: Path, fold: int = 0, clip_copies: int = 1, **augmentation: float) -> UnpairedDataModule:
+    changes = ClipAugmentation(**augmentation) if augmentation else None
+    tvus = TVUSDataModule(str(cohort), fold=fold, batch_size=3, augmentation=changes, seed=5)
+    return UnpairedDataModule(MRIDataModule(str(cohort), fold=fold), tvus, clip_copies)
 
 
 @pytest.mark.parametrize("fold", range(5))
@@ -57,6 +58,37 @@ def test_the_fingerprint_changes_with_the_clips_only(write_cohort: WriteCohort) 
     row = unpaired(cohort).tvus.manifest.query("split == 'train'").iloc[0]  # type: ignore[union-attr]
     write_array(cohort / row["path"], np.ones((4, 6, 8), np.uint8), {"sha256": "other"})
     assert unpaired(cohort).clip_fingerprint() != first
+
+
+def test_augmented_copies_differ_and_come_again_alike(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    plain = torch.cat([batch["image"] for batch in unpaired(cohort).clips()])
+    state = torch.get_rng_state()
+    batches = list(unpaired(cohort, clip_copies=3, noise=0.1).clips())
+    assert torch.equal(torch.get_rng_state(), state), "a run must draw the same whether or not the outputs are kept"
+    images = torch.cat([batch["image"] for batch in batches]).unflatten(0, (3, len(plain)))
+    index = torch.cat([batch["index"] for batch in batches]).unflatten(0, (3, len(plain)))
+    assert torch.equal(index, index[:1].expand_as(index))
+    for one, other in ((images[0], plain), (images[0], images[1]), (images[1], images[2])):
+        assert (one != other).flatten(1).any(dim=1).all()
+    torch.manual_seed(99)
+    again = torch.cat([batch["image"] for batch in unpaired(cohort, clip_copies=3, noise=0.1).clips()])
+    assert torch.equal(again, images.flatten(0, 1))
+
+
+def test_the_fingerprint_changes_with_copies_and_augmentation(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    options = ({}, {"noise": 0.1}, {"noise": 0.2}, {"noise": 0.2, "clip_copies": 2})
+    assert len({unpaired(cohort, **chosen).clip_fingerprint() for chosen in options}) == len(options)
+    assert unpaired(cohort, noise=0.2).clip_fingerprint() == unpaired(cohort, noise=0.2).clip_fingerprint()
+
+
+def test_copies_without_an_augmentation_are_refused(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    with pytest.raises(InputError, match=r"data\.clip_copies is 2, but data\.tvus has no augmentation"):
+        unpaired(cohort, clip_copies=2)
+    with pytest.raises(InputError, match=r"data\.clip_copies is 0: give at least 1"):
+        unpaired(cohort, clip_copies=0)
 
 
 def test_without_ultrasound_there_are_no_clips(write_cohort: WriteCohort) -> None:

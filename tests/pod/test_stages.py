@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,20 @@ def test_the_teachers_outputs_are_computed_once_and_right(pipeline: Path, option
     arguments = options("student", tmp_path / "second", "--model.init_args.teacher", str(checkpoint))
     run(["fit", *arguments, "--profile.student_epochs", "2"])
     assert [file.stat().st_mtime_ns for file in kept.parent.iterdir()] == [written], "a second student must reuse them"
+
+
+def test_outputs_on_augmented_copies_are_kept_apart(pipeline: Path, options: Options, tmp_path: Path) -> None:
+    shutil.copytree(pipeline / "teacher", tmp_path / "teacher")
+    (plain,) = (tmp_path / "teacher/outputs").glob("*.pt")
+    upstream = ("--model.init_args.teacher", str(tmp_path / "teacher/checkpoints/best.ckpt"))
+    copies = ("--data.init_args.clip_copies", "3")
+    clips = ("--data.init_args.tvus.init_args.augmentation", "data_modules.augmentation.ClipAugmentation")
+    run(["fit", *options("student", tmp_path / "student", *upstream, *clips, *copies), "--profile.student_epochs", "2"])
+    (kept,) = set((tmp_path / "teacher/outputs").glob("*.pt")) - {plain}
+    outputs, before = (torch.load(file, weights_only=True) for file in (kept, plain))
+    assert outputs["case_ids"] == 3 * before["case_ids"]
+    assert torch.equal(outputs["labels"], before["labels"].repeat(3))
+    assert len(outputs["logits"].unique()) == len(outputs["logits"])
 
 
 def test_no_clip_of_a_held_out_patient_teaches(pipeline: Path, tiny_cohort: Path) -> None:
