@@ -113,11 +113,12 @@ class AdamWCosine:
             InputError: Nothing is trainable, or `layer_decay` is below 1 and no submodule is `Layered`.
         """
         groups = self.parameter_groups(module)
-        on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
-        # On a CPU the fused step is several times faster; on a GPU it would rule out clipping gradients in
-        # fp16.
-        optimizer = AdamW(groups, lr=self.lr, betas=self.betas, fused=True if on_cpu else None)
-        # Lightning takes this mark for "unscales gradients itself" and refuses to clip them in mixed precision.
+        devices = {parameter.device.type for group in groups for parameter in group["params"]}
+        # One kernel for a whole step instead of a dozen a list of parameters; on a CPU several times faster.
+        optimizer = AdamW(groups, lr=self.lr, betas=self.betas, fused=True if devices <= {"cpu", "cuda"} else None)
+        # A fused step offers to divide out fp16's loss scale by itself, after which nothing could be clipped: Lightning
+        # refuses to, in bf16 as well. Without this mark the scale is divided out before gradients are clipped, as for
+        # any other optimiser.
         optimizer._step_supports_amp_scaling = False
         warmup, total = round(self.warmup_epochs * steps_per_epoch), steps_per_epoch * epochs
         return optimizer, LambdaLR(optimizer, lambda step: self.lr_factor(step, warmup, total))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
 from data_modules.errors import InputError
@@ -133,6 +134,27 @@ def test_a_step_is_that_of_adamw_written_out():
     optimizer.step()  # the first step of Adam goes lr against the gradient's sign, here 1
     torch.testing.assert_close(module.weight.detach(), weight * (1 - 0.1 * 0.5) - 0.1)
     torch.testing.assert_close(module.bias.detach(), bias - 0.1)
+
+
+def test_gradients_are_clipped_in_fp16_before_the_fused_step():
+    """Against the same step without a loss scale: a scale that were divided out after clipping would leave nothing."""
+    weights = []
+    for scale in (None, 2.0**14):
+        module = nn.Linear(2, 1)
+        nn.init.ones_(module.weight)
+        optimizer, _ = AdamWCosine(lr=0.1, warmup_epochs=0)(module, 1, 10)
+        assert optimizer.defaults["fused"]
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        precision = MixedPrecision("16-mixed", "cpu", scaler)
+        for factor in (1e-3, 1.0):  # Adam does not see the length of one gradient, but that of two
+            optimizer.zero_grad()
+            scaler.scale(factor * module(torch.ones(1, 2)).sum()).backward()
+            scaler.unscale_(optimizer)
+            precision.clip_gradients(optimizer, 0.5)
+            scaler.step(optimizer)
+            scaler.update()
+        weights.append(module.weight.detach())
+    torch.testing.assert_close(*weights)
 
 
 @pytest.mark.parametrize(
