@@ -152,7 +152,7 @@ slurm: $(SETUP) ## submits a stage to SLURM: make slurm STAGE=mae NODES=2 DEVICE
 
 bench: $(SETUP) ## every benchmark, with the libraries that they compare with (about 20 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
-	@for script in store ingest geometry mae_step; do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+	@for script in store ingest geometry mae_step r2plus1d; do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## removes the demo's cohort and runs; .venv stays
 	rm -rf $(SIMULATED) $(SIMULATED)-hospital $(dir $(SIMULATED)).*.partial-* $(SIMULATED).key $(RUNS)/demo

@@ -1,113 +1,237 @@
-"""Time of a masked pre-training step: poddistill's auto-encoder against MONAI's MaskedAutoEncoderViT.
+"""Time and memory of a masked pre-training step: poddistill's auto-encoder against MONAI's MaskedAutoEncoderViT.
 
-    .venv/bin/python benchmarks/mae_step.py [--rounds 9] [--batch 16]
+    .venv/bin/python benchmarks/mae_step.py [--rounds 7] [--batch 8]
 
-Both have the same encoder and decoder sizes, mask ratio, loss (mean squared error over masked patches), optimiser and
-data. poddistill is timed with the same kind of decoder (self-attention over all tokens) and with its default one
-(cross-attention from masked to visible tokens), which does less work. Rounds are interleaved in shuffled order; printed
-are medians and how many times faster than MONAI each is.
+The first comparison is of the identical network: MONAI's weights are loaded into poddistill's, and predictions and
+loss under the same mask are compared before any clock starts. Then the default decoder (masked tokens attend to visible
+ones, not to each other), in float32, in bfloat16 where the processor has products of it, and with half of the masked
+patches predicted. All have the same optimiser, data and threads, and take turns.
+
+FLOPs are the model's, counted in a step; the products' own rate is that of one large product in the same type. Memory
+is the peak of resident memory in a process of its own, above what it had before the network was made.
 """
 
+import ctypes
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from monai.networks.nets import MaskedAutoEncoderViT
+from peers import MonaiMAE
 from timing import in_turns, machine, options, ratio, require, table
 from torch import Tensor, nn
 
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
 from poddistill.nets.vision_transformer import VisionTransformer3D
+from poddistill.training.precision import fastest_precision
+from poddistill.training.utilisation import ModelFLOPs, measured_peak
 
-SHAPE, PATCH, MASK_RATIO = (16, 48, 48), (4, 8, 8), 0.75
-ENCODER = {"width": 96, "depth": 4, "heads": 4}
-DECODER = {"width": 48, "depth": 2, "heads": 4}
-
-
-def monai_step() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """Returns MONAI's network and its loss of volumes (B, 1, D, H, W)."""
-    network = MaskedAutoEncoderViT(
-        in_channels=1,
-        img_size=SHAPE,
-        patch_size=PATCH,
-        hidden_size=ENCODER["width"],
-        mlp_dim=4 * ENCODER["width"],
-        num_layers=ENCODER["depth"],
-        num_heads=ENCODER["heads"],
-        masking_ratio=MASK_RATIO,
-        decoder_hidden_size=DECODER["width"],
-        decoder_mlp_dim=4 * DECODER["width"],
-        decoder_num_layers=DECODER["depth"],
-        decoder_num_heads=DECODER["heads"],
-    )
-    patchify = our_network("self").encoder.patchify
-
-    def loss(volumes: Tensor) -> Tensor:
-        prediction, mask = network(volumes)
-        error = (prediction - patchify(volumes)).square().mean(dim=2)
-        return (error * mask).sum() / mask.sum()
-
-    return network, loss
+SIZES = {"image_size": (64, 96, 96), "patch_size": (8, 8, 8), "width": 384, "depth": 6, "heads": 6}
+DECODER = {"decoder_width": 192, "decoder_depth": 4, "decoder_heads": 6, "mask_ratio": 0.75}
+FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
+FEW = 3  # steps in which memory peaks
 
 
-def our_network(decoder: str) -> MaskedAutoEncoder3D:
-    """Returns poddistill's network with the same sizes."""
-    return MaskedAutoEncoder3D(
-        VisionTransformer3D(SHAPE, PATCH, **ENCODER),
-        decoder_width=DECODER["width"],
-        decoder_depth=DECODER["depth"],
-        decoder_heads=DECODER["heads"],
-        mask_ratio=MASK_RATIO,
-        decoder=decoder,
-    )
+class Side(NamedTuple):
+    """A network and how it is trained.
+
+    Attributes:
+        network: Returns a new network.
+        dtype: bfloat16 for autocast.
+        matmul: As `torch.set_float32_matmul_precision`.
+    """
+
+    network: Callable[[], nn.Module]
+    dtype: torch.dtype = FLOAT32
+    matmul: str = "highest"
 
 
-def our_step(decoder: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """Returns poddistill's network and its loss."""
-    network = our_network(decoder)
-    return network, lambda volumes: network(volumes).loss
+def ours(decoder: str, **options: float) -> nn.Module:
+    """Returns poddistill's network; with the self-attention decoder it has a class token, as MONAI's has."""
+    encoder = VisionTransformer3D(**SIZES, pooling="class" if decoder == "self" else "mean")
+    return MaskedAutoEncoder3D(encoder, decoder=decoder, **{**DECODER, **options})
 
 
-def seconds(network: nn.Module, loss: Callable[[Tensor], Tensor], volumes: Tensor, steps: int) -> float:
-    """Returns the time of a training step, in seconds."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-    start = time.perf_counter()
-    for _ in range(steps):
-        optimizer.zero_grad(set_to_none=True)
-        loss(volumes).backward()
-        optimizer.step()
-    return (time.perf_counter() - start) / steps
+def monai() -> nn.Module:
+    """Returns MONAI's network of the same sizes."""
+    return MonaiMAE(**SIZES, **DECODER)
+
+
+SIDES = {
+    "MONAI": Side(monai),
+    "the same network": Side(partial(ours, "self")),
+    "the same network, matmul_precision medium": Side(partial(ours, "self"), matmul="medium"),
+    "cross-attention": Side(partial(ours, "cross")),
+    "cross-attention, bf16": Side(partial(ours, "cross"), BFLOAT16),
+    "cross-attention of 3 heads, bf16, predicting half": Side(
+        partial(ours, "cross", decoder_heads=3, prediction_ratio=0.5), BFLOAT16
+    ),
+}
+
+
+class Training:
+    """A network in training; calling it takes steps and returns the seconds of one.
+
+    Args:
+        side: What is trained.
+        batch: Volumes a step.
+    """
+
+    def __init__(self, side: Side, batch: int) -> None:
+        torch.manual_seed(0)
+        self.side = side
+        self.network = side.network().train()
+        self.volumes = torch.rand(batch, 1, *SIZES["image_size"])
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=True)
+
+    def __call__(self, steps: int) -> float:
+        """Takes steps."""
+        torch.set_float32_matmul_precision(self.side.matmul)
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.optimizer.zero_grad(set_to_none=True)
+            self.loss().backward()
+            self.optimizer.step()
+        return (time.perf_counter() - start) / steps
+
+    def loss(self) -> Tensor:
+        """Returns the loss of the batch."""
+        with torch.autocast("cpu", self.side.dtype, enabled=self.side.dtype != FLOAT32):
+            answer = self.network(self.volumes)
+        return answer if isinstance(answer, Tensor) else answer.loss
+
+    def flops(self) -> int:
+        """Returns the model's FLOPs of a step."""
+        with ModelFLOPs() as counter:
+            self.loss().backward()
+        return counter.get_total_flops()
+
+
+@torch.no_grad()
+def compare_outputs(batch: int) -> float:
+    """Loads MONAI's weights into poddistill's network and returns the greatest difference of their predictions.
+
+    Raises:
+        SystemExit: Predictions or losses differ by more than rounding.
+    """
+    torch.manual_seed(0)
+    theirs, mine = monai().eval(), ours("self").eval()
+    load_monai(theirs, mine)
+    volumes = torch.rand(batch, 1, *SIZES["image_size"])
+    prediction, mask = theirs.network(volumes)
+    loss = ((prediction - theirs.patchify(volumes)).square().mean(dim=2) * mask).sum() / mask.sum()
+    answer = mine(volumes, noise=mask.float())  # visible patches first
+    rows = answer.predicted[:, :, None].expand(-1, -1, prediction.shape[2])
+    difference = float((prediction.gather(1, rows) - answer.prediction).abs().max())
+    if difference > 1e-4 or abs(float(loss - answer.loss)) > 1e-5:
+        raise SystemExit(f"error: the same weights predict differently, by {difference:.2g}: they are not one network")
+    return difference
+
+
+def load_monai(theirs: MonaiMAE, mine: MaskedAutoEncoder3D) -> None:
+    """Copies every weight of MONAI's network, and its positions, into poddistill's.
+
+    Raises:
+        RuntimeError: A weight is left over or of another shape.
+    """
+    source = theirs.network.state_dict()
+    weights = {
+        "encoder.patch_embedding.weight": source["patch_embedding.patch_embeddings.weight"].flatten(1),
+        "encoder.patch_embedding.bias": source["patch_embedding.patch_embeddings.bias"],
+        "encoder.class_token": source["cls_token"].flatten(),
+        "mask_token": source["mask_tokens"].flatten(),
+    }
+    names = {"attn.qkv": "attention.qkv", "attn.out_proj": "attention.projection", "norm1": "norm_attention"}
+    names |= {"norm2": "norm_mlp", "mlp.linear1": "mlp.0", "mlp.linear2": "mlp.2"}
+    for part, prefix in (("blocks", "encoder."), ("decoder_blocks", "")):
+        depth = len(getattr(theirs.network, part)) - 1  # the norm is the last
+        for kind in ("weight", "bias"):
+            weights[f"{prefix}norm.{kind}"] = source[f"{part}.{depth}.{kind}"]
+            for block in range(depth):
+                for name, own in names.items():
+                    weights[f"{prefix}blocks.{block}.{own}.{kind}"] = source[f"{part}.{block}.{name}.{kind}"]
+    for name, own in {"decoder_embed": "embedding", "decoder_pred": "prediction"}.items():
+        weights |= {f"{own}.{kind}": source[f"{name}.{kind}"] for kind in ("weight", "bias")}
+    mine.load_state_dict(weights)
+    mine.encoder.positions.copy_(source["patch_embedding.position_embeddings"][0])
+    mine.positions.copy_(source["decoder_pos_embedding"][0])
+
+
+def peak_memory(name: str, batch: int) -> float:
+    """Returns the peak memory of a side's training, in MB, in a process of its own."""
+    command = [sys.executable, __file__, "--batch", str(batch), "--memory-of", name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def own_peak_memory(name: str, batch: int) -> float:
+    """Returns how far this process's resident memory rises, in MB."""
+    # Freed blocks go back to the system, so that resident is what tensors take and not what the allocator keeps.
+    libc = ctypes.CDLL("libc.so.6")
+    for option in (-3, -1):  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt(3)
+        libc.mallopt(option, 2**16)
+    torch.rand(64, 64).mm(torch.rand(64, 64))  # loads the library of products
+    before = _resident("VmRSS")
+    Training(SIDES[name], batch)(FEW)
+    return _resident("VmHWM") - before
+
+
+def _resident(kind: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) / 1e3 for line in status.splitlines() if line.startswith(kind))
 
 
 def main() -> None:
     """Times all sides in turns and prints the table."""
-    parser = options(__doc__, rounds=9)
-    parser.add_argument("--steps", type=int, default=5, help="training steps a round")
-    parser.add_argument("--batch", type=int, default=16)
+    parser = options(__doc__)
+    parser.add_argument("--steps", type=int, default=1, help="training steps a round (default: 1)")
+    parser.add_argument("--batch", type=int, default=8, help="volumes a step (default: 8)")
+    parser.add_argument("--memory-of", choices=list(SIDES), help="print the peak memory of one side and stop")
     arguments = parser.parse_args()
     require("einops")  # MONAI's transformer does not work without
-    torch.manual_seed(0)
-    volumes = torch.rand(arguments.batch, 1, *SHAPE)
-    sides = {
-        "MONAI MaskedAutoEncoderViT": monai_step(),
-        "poddistill, self-attention decoder": our_step("self"),
-        "poddistill, cross-attention decoder": our_step("cross"),
-    }
-    run = {name: partial(seconds, network, loss, volumes, arguments.steps) for name, (network, loss) in sides.items()}
-    times = in_turns(run, arguments.rounds)
-    base = next(iter(times.values()))
+    if arguments.memory_of:
+        print(own_peak_memory(arguments.memory_of, arguments.batch))
+        return
+    difference = compare_outputs(2)
+    trainings = {name: Training(side, arguments.batch) for name, side in SIDES.items()}
+    if fastest_precision() == "32-true":
+        print("this processor has no products of bfloat16: those lines are slower than float32\n")
+    flops = {name: training.flops() for name, training in trainings.items()}
+    sides = {name: partial(training, arguments.steps) for name, training in trainings.items()}
+    times = in_turns(sides, arguments.rounds)
+    memory = {name: peak_memory(name, arguments.batch) for name in SIDES}
     rows = []
-    for name, values in times.items():
-        median = statistics.median(values)
-        parameters = sum(parameter.numel() for parameter in sides[name][0].parameters())
-        speed_up = "1" if values is base else ratio(base, values)
-        rows.append((name, f"{1e3 * median:.1f}", f"{arguments.batch / median:.0f}", speed_up, f"{parameters:,}"))
+    for name, side in SIDES.items():
+        seconds, first = statistics.median(times[name]), name == "MONAI"
+        torch.set_float32_matmul_precision(side.matmul)
+        rate, peak = flops[name] / seconds / 1e12, measured_peak(torch.device("cpu"), side.dtype)
+        used = sum(parameter.numel() for parameter in _used(trainings[name].network))
+        rows.append(
+            [
+                name,
+                f"{1e3 * seconds:.0f}",
+                "1" if first else ratio(times["MONAI"], times[name]),
+                f"{memory[name]:.0f}",
+                "1" if first else f"{memory[name] / memory['MONAI']:.2f}",
+                f"{flops[name] / 1e9:.0f}",
+                f"{1e3 * rate:.0f} of {1e3 * peak:.0f} ({rate / peak:.0%})",
+                f"{used:,}",
+            ]
+        )
+    columns = ["network", "ms a step", "times faster (range)", "peak MB", "of MONAI's", "GFLOP"]
     print(machine("torch", "monai"))
-    print(f"volumes {SHAPE}, patch {PATCH}, batch {arguments.batch}, {torch.get_num_threads()} threads")
-    print(f"encoder {ENCODER}, decoder {DECODER}\n")
-    print(table(("network", "ms a step", "volumes/s", "times faster (range)", "parameters"), rows))
+    print(f"{SIZES}, {DECODER}, batch {arguments.batch}, {torch.get_num_threads()} threads")
+    print(f"With equal weights and masks predictions differ by at most {difference:.1g}.\n")
+    print(table([*columns, "GFLOP/s, of the products' own", "parameters"], rows))
+
+
+def _used(network: nn.Module) -> list[nn.Parameter]:
+    """Parameters that have a gradient: MONAI's blocks hold norms that nothing uses, and its fixed positions."""
+    return [parameter for parameter in network.parameters() if parameter.grad is not None]
 
 
 if __name__ == "__main__":
