@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from poddistill.lightning_cli import build
+from poddistill.nets.vision_transformer import VisionTransformer3D
+from poddistill.training.compilation import Compilation
+from poddistill.training.utilisation import Utilisation
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 POD = EXPERIMENTS / "pod"
@@ -39,6 +43,26 @@ def test_a_stage_of_a_profile_is_built(profile: str, stage: str, tiny_cohort: Pa
     else:
         assert list(built.image_size) == values["volume_size"]
         assert built.width == values["encoder_width"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_how_a_stage_is_computed_is_a_value_of_the_profile(
+    stage: str, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # also what it is set back to
+    chosen = {"compile": "reduce-overhead", "checkpointing": "true", f"{stage}_accumulate": "3"}
+    chosen |= {"teacher_benchmark": "true", "mae_prediction_ratio": "0.25"}
+    options = [part for key, value in chosen.items() for part in (f"--profile.{key}", value)]
+    cli = build([*stage_options("demo", stage, tmp_path, tiny_cohort), *options])
+    (compilation,) = (callback for callback in cli.trainer.callbacks if isinstance(callback, Compilation))
+    assert compilation.mode == "reduce-overhead"
+    assert any(isinstance(callback, Utilisation) for callback in cli.trainer.callbacks)
+    assert cli.trainer.accumulate_grad_batches == 3
+    if stage == "mae":
+        assert cli.model.network.n_predicted == round(0.25 * (72 - cli.model.network.n_visible))
+    if stage != "teacher":
+        assert all(part.checkpointing for part in cli.model.modules() if isinstance(part, VisionTransformer3D))
+    assert torch.backends.cudnn.benchmark is (stage == "teacher")
 
 
 @pytest.mark.parametrize("profile", PROFILES)

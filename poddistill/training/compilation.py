@@ -1,0 +1,97 @@
+"""Compiled training: torch.compile turns a network into a few large kernels, for a wait at the start."""
+
+import statistics
+import sys
+import time
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from data_modules.errors import InputError
+
+COLD_STEPS = WARM_STEPS = 4
+
+
+class Compilation(Callback):
+    """Compiles the networks of a stage in place for its fit, and tells how long that took.
+
+    Weights keep their names, so a checkpoint goes from a compiled run to an eager one and back. Random numbers (masks,
+    dropout) are those of the eager run, so both see the same masks; losses agree up to rounding. Networks are compiled
+    when they are first called, which is in the second step where `Utilisation` counts the first.
+
+    Args:
+        mode: torch.compile's mode: ``default``; ``reduce-overhead``, which also replays a step's kernels as one CUDA
+            graph, for small networks that wait for Python, for more memory; ``max-autotune``, which also times several
+            kernels for each product, for minutes more at the start. None: nothing is compiled.
+
+    Raises:
+        InputError: Nothing can be compiled here; or gradients of several batches are accumulated, and the mode uses
+            CUDA graphs.
+    """
+
+    def __init__(self, mode: Literal["default", "reduce-overhead", "max-autotune"] | None = None) -> None:
+        self.mode = mode
+        self._times: list[float] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Marks every part that has weights to be compiled, before a fit."""
+        if self.mode is None or stage != "fit":
+            return
+        from torch._inductor import list_mode_options  # takes a second, which runs that do not compile need not wait
+
+        options = list_mode_options(self.mode)
+        device = trainer.strategy.root_device
+        if options.get("triton.cudagraphs") and device.type == "cuda" and trainer.accumulate_grad_batches > 1:
+            # The graph of a batch would write its gradients over those of the one before (PyTorch's issue 169545).
+            raise InputError(
+                f"compile {self.mode} uses CUDA graphs, which cannot accumulate the gradients of "
+                f"{trainer.accumulate_grad_batches} batches: set compile to default, or accumulate_grad_batches to 1"
+            )
+        _check_compiler(device, self.mode)
+        for part in pl_module.children():
+            if any(True for _ in part.parameters()):
+                part.compile(options={**options, "fallback_random": True})
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Starts the clock of the first steps."""
+        if self.mode is not None:
+            torch.compiler.cudagraph_mark_step_begin()
+            self._start = self._now(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tells, once it is known, how much longer the first steps took than later ones."""
+        if self.mode is None or len(self._times) == COLD_STEPS + WARM_STEPS:
+            return
+        self._times.append(self._now(trainer) - self._start)
+        if len(self._times) == COLD_STEPS + WARM_STEPS and trainer.is_global_zero:
+            later = statistics.median(self._times[COLD_STEPS:])
+            wait = sum(self._times[:COLD_STEPS]) - COLD_STEPS * later
+            sys.stdout.write(
+                f"{'compile':<16} {self.mode}: the first {COLD_STEPS} steps took {wait:.1f} s more than later ones "
+                f"of {later:.3f} s\n"
+            )
+            sys.stdout.flush()
+
+    def _now(self, trainer: pl.Trainer) -> float:
+        if trainer.strategy.root_device.type == "cuda" and len(self._times) < COLD_STEPS + WARM_STEPS:
+            torch.cuda.synchronize(trainer.strategy.root_device)
+        return time.perf_counter()
+
+
+def _check_compiler(device: torch.device, mode: str) -> None:
+    """Compiles next to nothing, for a compiler that is missing would be told of in many lines, in the first step."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:
+        # torch.compile answers a missing compiler with almost any exception
+        needs = "a C++ compiler" if device.type == "cpu" else "a C compiler and Triton"
+        raise InputError(
+            f"compile is {mode}, but torch.compile does not work here ({type(error).__name__}): install {needs} "
+            "(such as the package g++), or set compile to null"
+        ) from error
