@@ -1,5 +1,6 @@
 """What the data modules of both modalities share: splits, samplers, and reading the store in batches."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,12 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
 from data_modules.augmentation import Augmentation
 from data_modules.cohort import Modality, count_folds, hash_order, read_manifest, splits
 from data_modules.errors import InputError
-from data_modules.store import read_array
+from data_modules.store import read_array, read_arrays
 
 Batch = dict[str, Tensor]
 
@@ -32,19 +33,27 @@ class CohortDataset(Dataset):
         rows: int (N,), rows of the manifest that this data set holds.
         hide_labels: Give nan for every label.
         cache_bytes: Keep the arrays in RAM once they are read, if all of them take no more than this.
+        as_stored: Give images in the type of the store, float16 in [0, 1] or uint8; `in_unit_range` makes them float32.
     """
 
     def __init__(
-        self, cohort: Path, manifest: pd.DataFrame, rows: np.ndarray, hide_labels: bool = False, cache_bytes: float = 0
+        self,
+        cohort: Path,
+        manifest: pd.DataFrame,
+        rows: np.ndarray,
+        hide_labels: bool = False,
+        cache_bytes: float = 0,
+        as_stored: bool = False,
     ) -> None:
         self.files = [cohort / path for path in manifest["path"].to_numpy()[rows]]
         labels = manifest["label"].to_numpy(dtype=np.float32)[rows]
         self.labels = np.full_like(labels, np.nan) if hide_labels else labels
         self.rows = rows.astype(np.int64)
+        self.as_stored = as_stored
         first = read_array(self.files[0])
-        self.shape, self.dtype = first.shape, first.dtype
+        self.shape, self.dtype = first.shape, torch.from_numpy(np.empty(0, first.dtype)).dtype
         fits = len(rows) * first.nbytes <= cache_bytes
-        self.cache = np.empty((len(rows), *self.shape), self.dtype) if fits else None
+        self.cache = torch.empty((len(rows), 1, *self.shape), dtype=self.dtype) if fits else None
         self.cached = np.zeros(len(rows), dtype=bool)
 
     def __len__(self) -> int:
@@ -56,28 +65,25 @@ class CohortDataset(Dataset):
     def __getitems__(self, items: Sequence[int]) -> Batch:
         """Returns the batch of these items."""
         chosen = np.asarray(items)
-        image = torch.from_numpy(self._read(chosen)).unsqueeze(1).float()
+        image = self._read(chosen)
         return {
-            "image": image.div_(255) if self.dtype == np.uint8 else image,
+            "image": image if self.as_stored else in_unit_range(image),
             "label": torch.from_numpy(self.labels[chosen]),
             "index": torch.from_numpy(self.rows[chosen]),
         }
 
-    def _read(self, items: np.ndarray) -> np.ndarray:
+    def _read(self, items: np.ndarray) -> Tensor:
         if self.cache is None:
-            return np.stack([self._array(item) for item in items])
+            image = _empty((len(items), 1, *self.shape), self.dtype)
+            self._fill(items, image.numpy()[:, 0])
+            return image
         for item in items[~self.cached[items]]:
-            self.cache[item] = self._array(item)
+            self._fill([item], self.cache[item].numpy())
         self.cached[items] = True
-        return self.cache[items]
+        return self.cache[torch.from_numpy(items)]
 
-    def _array(self, item: int) -> np.ndarray:
-        array = read_array(self.files[item])
-        if array.shape != self.shape or array.dtype != self.dtype:
-            raise InputError(
-                f"{self.files[item]}: is {array.shape}, others of the cohort {self.shape}; ingest them with one --shape"
-            )
-        return array
+    def _fill(self, items: Sequence[int] | np.ndarray, out: np.ndarray) -> None:
+        read_arrays([self.files[item] for item in items], out)
 
 
 class CohortDataModule(pl.LightningDataModule):
@@ -86,7 +92,8 @@ class CohortDataModule(pl.LightningDataModule):
     A batch is a dict of ``image``, ``label`` and ``index`` (see `CohortDataset`). The loaders:
 
     - training: the labelled cases of the training folds; or, with ``include_unlabelled``, all images of the patients
-      of the training folds and of those without a fold, with their labels hidden,
+      of the training folds and of those without a fold, with their labels hidden; images come as they are stored
+      and become float32 on their device, by `on_after_batch_transfer`, which halves or quarters what is handed over,
     - validation: the labelled cases of fold (j + 1) mod K,
     - test: the labelled cases of the validation fold and of the test fold j, told apart by ``manifest["split"]``,
     - prediction: every case.
@@ -174,12 +181,13 @@ class CohortDataModule(pl.LightningDataModule):
             self._dataset(rows),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=_as_is,
+            collate_fn=_hand_over,
             generator=torch.Generator(),  # without one each pass would draw from the run's own random numbers
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments training batches where they now are."""
+        """Makes images float32 in [0, 1] where they now are, and augments them in training."""
+        batch["image"] = in_unit_range(batch["image"])
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
             batch["image"] = self.augmentation(batch["image"])
         return batch
@@ -206,13 +214,14 @@ class CohortDataModule(pl.LightningDataModule):
             )
         return rows
 
-    def _dataset(self, rows: np.ndarray, hide_labels: bool = False) -> CohortDataset:
+    def _dataset(self, rows: np.ndarray, training: bool = False) -> CohortDataset:
         cache_bytes = 0 if self.num_workers else self.cache_gb * 1e9
-        return CohortDataset(self.cohort, self.manifest, rows, hide_labels, cache_bytes)
+        hide_labels = training and self.include_unlabelled
+        return CohortDataset(self.cohort, self.manifest, rows, hide_labels, cache_bytes, as_stored=training)
 
     def _loader(self, rows: np.ndarray, training: bool = False) -> DataLoader:
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-        dataset = self._dataset(rows, hide_labels=training and self.include_unlabelled)
+        dataset = self._dataset(rows, training)
         # Lightning leaves a DistributedSampler alone and tells it the epoch, which is all that its order depends on.
         sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=training, seed=self.seed)
         return DataLoader(
@@ -220,16 +229,40 @@ class CohortDataModule(pl.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=_as_is,
+            collate_fn=_hand_over,
             pin_memory=torch.cuda.is_available(),
             drop_last=training and self.drop_last and len(sampler) > self.batch_size,
             persistent_workers=self.num_workers > 0,
         )
 
 
-def _as_is(batch: Any) -> Batch:
-    """`CohortDataset` gives whole batches already."""
-    return batch
+def in_unit_range(image: Tensor) -> Tensor:
+    """Returns images as float32 in [0, 1], be they stored as float16 in [0, 1] or uint8, or be they float32 already."""
+    return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Makes room for a batch; in a worker it is shared memory at once, as in `default_collate`, which saves a copy."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+
+
+def _hand_over(batch: Any) -> Batch:
+    """Collates nothing, for `CohortDataset` gives whole batches already."""
+    return batch if get_worker_info() is None else _Sent(batch)
+
+
+class _Sent(dict[str, Tensor]):
+    """A batch that arrives from a worker as a plain dict: the image in shared memory, its few numbers by the pipe."""
+
+    def __reduce__(self) -> Any:
+        return _receive, (self["image"], self["label"].numpy(), self["index"].numpy())
+
+
+def _receive(image: Tensor, label: np.ndarray, index: np.ndarray) -> Batch:
+    return {"image": image, "label": torch.from_numpy(label), "index": torch.from_numpy(index)}
 
 
 def _draw(cases: pd.Series, labels: pd.Series, n: int, seed: int) -> pd.Series:

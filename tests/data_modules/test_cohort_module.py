@@ -94,6 +94,23 @@ def test_workers_and_the_cache_do_not_change_batches(write_cohort: WriteCohort) 
                 assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_training_batches_travel_as_stored_and_become_float32_where_they_arrive(
+    write_cohort: WriteCohort, num_workers: int
+) -> None:
+    cohort = str(write_cohort())
+    for module_class, stored in ((MRIDataModule, torch.float16), (TVUSDataModule, torch.uint8)):
+        module = as_process(module_class(cohort, batch_size=4, num_workers=num_workers), 0, 1)
+        rows = np.arange(len(module.manifest))
+        image = torch.cat([batch["image"] for batch in module.sequential_dataloader(rows)])
+        for batch in module.train_dataloader():
+            assert type(batch) is dict
+            assert batch["image"].dtype == stored
+            arrived = module.on_after_batch_transfer(batch, 0)["image"]
+            assert arrived.dtype == torch.float32
+            torch.testing.assert_close(arrived, image[batch["index"]], rtol=0, atol=0)
+
+
 def test_few_labels_keep_the_ratio_of_the_classes_and_grow_by_adding(write_cohort: WriteCohort) -> None:
     cohort = str(write_cohort(n_labelled=90, n_unlabelled=0, tvus_from=200))
     chosen = {}
