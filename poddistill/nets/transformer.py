@@ -10,15 +10,15 @@ from torch.utils.checkpoint import checkpoint
 
 from data_modules.errors import InputError
 
-# Up to so many keys a CPU is faster with two plain matrix products than with the kernel that never holds all scores.
-# The scores of a longer context are not held, so that memory grows in proportion to the tokens.
+# Up to so many keys a CPU is faster in bfloat16 with two plain matrix products than with the kernel that never holds all
+# scores. Those of a longer context are not held, so that memory grows in proportion to the tokens.
 SHORT_CONTEXT = 512
 
 
 class Attention(nn.Module):
     """Multi-head attention of queries (B, Q, width) to a context (B, K, width).
 
-    By torch's fused kernel, or, on a CPU and for a short context, by plain matrix products: the same sums.
+    By torch's fused kernel, or, in bfloat16 on a CPU and for a short context, by plain matrix products: the same sums.
 
     Args:
         width: Channels of queries and context.
@@ -54,7 +54,7 @@ class Attention(nn.Module):
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of (B, heads, Q, C) to keys and values (B, heads, K, C)."""
-    if q.device.type != "cpu" or k.shape[2] > SHORT_CONTEXT:
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or k.shape[2] > SHORT_CONTEXT:
         return functional.scaled_dot_product_attention(q, k, v)
     queries, keys, values = (x.flatten(0, 1) for x in (q * q.shape[-1] ** -0.5, k, v))  # (B * heads, ., C)
     scores = torch.bmm(queries, keys.transpose(1, 2))  # (B * heads, Q, K)
