@@ -10,8 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from data_modules.errors import InputError
 
-# Up to so many keys a CPU is faster in bfloat16 with two plain matrix products than with the kernel that never holds all
-# scores. Those of a longer context are not held, so that memory grows in proportion to the tokens.
+# Up to so many keys a CPU is faster in bfloat16 with two plain matrix products than with the kernel that never holds
+# all scores. Those of a longer context are not held, so that memory grows in proportion to the tokens.
 SHORT_CONTEXT = 512
 
 
