@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data_modules.errors import InputError
 
+Size3D = tuple[int, int, int]
 HEAD = ("fc.weight", "fc.bias")
 FIRST = "stem.0.weight"
 
@@ -51,10 +52,10 @@ class R2Plus1D(nn.Module):
         self.subtract_mean = subtract_mean
         middle = max(1, round(width * 45 / 64))  # torchvision has 45 channels at width 64
         self.stem = nn.Sequential(
-            nn.Conv3d(in_channels, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+            Conv3d(in_channels, middle, (1, 7, 7), stride=(1, 2, 2)),
             nn.BatchNorm3d(middle),
             nn.ReLU(inplace=True),
-            nn.Conv3d(middle, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+            Conv3d(middle, width, (3, 1, 1)),
             nn.BatchNorm3d(width),
             nn.ReLU(inplace=True),
         )
@@ -130,15 +131,34 @@ class R2Plus1D(nn.Module):
         self.load_state_dict(weights, strict=False)
 
 
+class Conv3d(nn.Conv3d):
+    """A convolution without bias that stays in float32 on a CPU where its input is shorter than its kernel.
+
+    There, oneDNN's gradient of bfloat16 weights is now and then uninitialised memory (PyTorch 2.13: 3x1x1 over two
+    frames, 1x3x3 over one pixel at stride 2), and one such step turns a training into nan.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: Size3D, stride: Size3D = (1, 1, 1)) -> None:
+        padding = (size[0] // 2, size[1] // 2, size[2] // 2)
+        super().__init__(inputs, outputs, size, stride=stride, padding=padding, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, inputs, T, H, W) to (B, outputs, T / stride, H / stride, W / stride)."""
+        if x.device.type == "cpu" and any(side < k for side, k in zip(x.shape[2:], self.kernel_size, strict=True)):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.to(self.weight.dtype))
+        return super().forward(x)
+
+
 class Conv2Plus1D(nn.Sequential):
     """A 3x3x3 convolution as 1x3x3 in space into `middle` channels, batch norm, ReLU, and 3x1x1 in time."""
 
     def __init__(self, inputs: int, outputs: int, middle: int, stride: int) -> None:
         super().__init__(
-            nn.Conv3d(inputs, middle, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False),
+            Conv3d(inputs, middle, (1, 3, 3), stride=(1, stride, stride)),
             nn.BatchNorm3d(middle),
             nn.ReLU(inplace=True),
-            nn.Conv3d(middle, outputs, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0), bias=False),
+            Conv3d(middle, outputs, (3, 1, 1), stride=(stride, 1, 1)),
         )
 
 
@@ -159,7 +179,7 @@ class BasicBlock(nn.Module):
         self.downsample = None
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(
-                nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm3d(outputs)
+                Conv3d(inputs, outputs, (1, 1, 1), stride=(stride,) * 3), nn.BatchNorm3d(outputs)
             )
 
     def forward(self, x: Tensor) -> Tensor:

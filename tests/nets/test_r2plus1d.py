@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data_modules.errors import InputError
-from poddistill.nets.r2plus1d import R2Plus1D
+from poddistill.nets.r2plus1d import Conv3d, R2Plus1D
 
 
 def make(**options) -> R2Plus1D:
@@ -204,3 +204,15 @@ def test_clips_of_other_channels_and_bad_options_are_refused():
         R2Plus1D(width=0)
     with pytest.raises(InputError, match="four layers"):
         R2Plus1D(layers=(2, 2, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "stride", "shape"), [((3, 1, 1), 1, (2, 4, 4)), ((1, 3, 3), 2, (2, 1, 1))])
+def test_convolutions_of_short_inputs_have_the_gradients_of_float32_under_autocast(size, stride, shape):
+    torch.manual_seed(0)
+    convolution, x = Conv3d(29, 16, size, stride=(1, stride, stride)), torch.rand(4, 29, *shape)
+    (expected,) = torch.autograd.grad(convolution(x).square().sum(), convolution.weight)
+    for _ in range(5):  # what is wrong without care is not wrong every time
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = convolution(x).float().square().sum()
+        (gradient,) = torch.autograd.grad(loss, convolution.weight)
+        torch.testing.assert_close(gradient, expected)
