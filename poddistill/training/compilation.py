@@ -8,10 +8,31 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import nn
 
 from data_modules.errors import InputError
 
 COLD_STEPS = WARM_STEPS = 4
+Mode = Literal["default", "reduce-overhead", "max-autotune"]
+
+
+def compile_networks(stage: nn.Module, mode: Mode, device: torch.device) -> None:
+    """Marks every part of a stage that has weights to be compiled in place when it is next called.
+
+    Args:
+        stage: A LightningModule, whose own training step stays as it is.
+        mode: As of `Compilation`.
+        device: Where the stage is going to run.
+
+    Raises:
+        InputError: Nothing can be compiled there.
+    """
+    from torch._inductor import list_mode_options  # takes a second, which runs that do not compile need not wait
+
+    _check_compiler(device, mode)
+    for part in stage.children():
+        if any(True for _ in part.parameters()):
+            part.compile(options={**list_mode_options(mode), "fallback_random": True})
 
 
 class Compilation(Callback):
@@ -31,7 +52,7 @@ class Compilation(Callback):
             CUDA graphs.
     """
 
-    def __init__(self, mode: Literal["default", "reduce-overhead", "max-autotune"] | None = None) -> None:
+    def __init__(self, mode: Mode | None = None) -> None:
         self.mode = mode
         self._times: list[float] = []
 
@@ -39,20 +60,14 @@ class Compilation(Callback):
         """Marks every part that has weights to be compiled, before a fit."""
         if self.mode is None or stage != "fit":
             return
-        from torch._inductor import list_mode_options  # takes a second, which runs that do not compile need not wait
-
-        options = list_mode_options(self.mode)
         device = trainer.strategy.root_device
-        if options.get("triton.cudagraphs") and device.type == "cuda" and trainer.accumulate_grad_batches > 1:
+        if self.mode != "default" and device.type == "cuda" and trainer.accumulate_grad_batches > 1:
             # The graph of a batch would write its gradients over those of the one before (PyTorch's issue 169545).
             raise InputError(
                 f"compile {self.mode} uses CUDA graphs, which cannot accumulate the gradients of "
                 f"{trainer.accumulate_grad_batches} batches: set compile to default, or accumulate_grad_batches to 1"
             )
-        _check_compiler(device, self.mode)
-        for part in pl_module.children():
-            if any(True for _ in part.parameters()):
-                part.compile(options={**options, "fallback_random": True})
+        compile_networks(pl_module, self.mode, device)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
