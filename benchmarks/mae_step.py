@@ -15,7 +15,6 @@ import ctypes
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,17 +22,17 @@ from typing import NamedTuple
 
 import torch
 from peers import MonaiMAE
+from steps import BFLOAT16, FLOAT32, Training
 from timing import in_turns, machine, options, ratio, require, table
 from torch import Tensor, nn
 
-from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
+from poddistill.nets.masked_autoencoder import MAEOutput, MaskedAutoEncoder3D
 from poddistill.nets.vision_transformer import VisionTransformer3D
 from poddistill.training.precision import fastest_precision
-from poddistill.training.utilisation import ModelFLOPs, measured_peak
+from poddistill.training.utilisation import measured_peak
 
 SIZES = {"image_size": (64, 96, 96), "patch_size": (8, 8, 8), "width": 384, "depth": 6, "heads": 6}
 DECODER = {"decoder_width": 192, "decoder_depth": 4, "decoder_heads": 6, "mask_ratio": 0.75}
-FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 FEW = 3  # steps in which memory peaks
 
 
@@ -74,42 +73,16 @@ SIDES = {
 }
 
 
-class Training:
-    """A network in training; calling it takes steps and returns the seconds of one.
+def training(side: Side, batch: int) -> Training:
+    """Returns a new network of a side, in training on random volumes."""
+    torch.manual_seed(0)
+    network = side.network()
+    return Training(network, torch.rand(batch, 1, *SIZES["image_size"]), loss_of, side.dtype, side.matmul)
 
-    Args:
-        side: What is trained.
-        batch: Volumes a step.
-    """
 
-    def __init__(self, side: Side, batch: int) -> None:
-        torch.manual_seed(0)
-        self.side = side
-        self.network = side.network().train()
-        self.volumes = torch.rand(batch, 1, *SIZES["image_size"])
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=True)
-
-    def __call__(self, steps: int) -> float:
-        """Takes steps."""
-        torch.set_float32_matmul_precision(self.side.matmul)
-        start = time.perf_counter()
-        for _ in range(steps):
-            self.optimizer.zero_grad(set_to_none=True)
-            self.loss().backward()
-            self.optimizer.step()
-        return (time.perf_counter() - start) / steps
-
-    def loss(self) -> Tensor:
-        """Returns the loss of the batch."""
-        with torch.autocast("cpu", self.side.dtype, enabled=self.side.dtype != FLOAT32):
-            answer = self.network(self.volumes)
-        return answer if isinstance(answer, Tensor) else answer.loss
-
-    def flops(self) -> int:
-        """Returns the model's FLOPs of a step."""
-        with ModelFLOPs() as counter:
-            self.loss().backward()
-        return counter.get_total_flops()
+def loss_of(answer: Tensor | MAEOutput) -> Tensor:
+    """Returns the loss that a network answers with."""
+    return answer if isinstance(answer, Tensor) else answer.loss
 
 
 @torch.no_grad()
@@ -176,7 +149,7 @@ def own_peak_memory(name: str, batch: int) -> float:
         libc.mallopt(option, 2**16)
     torch.rand(64, 64).mm(torch.rand(64, 64))  # loads the library of products
     before = _resident("VmRSS")
-    Training(SIDES[name], batch)(FEW)
+    training(SIDES[name], batch)(FEW)
     return _resident("VmHWM") - before
 
 
@@ -197,11 +170,11 @@ def main() -> None:
         print(own_peak_memory(arguments.memory_of, arguments.batch))
         return
     difference = compare_outputs(2)
-    trainings = {name: Training(side, arguments.batch) for name, side in SIDES.items()}
+    trainings = {name: training(side, arguments.batch) for name, side in SIDES.items()}
     if fastest_precision() == "32-true":
         print("this processor has no products of bfloat16: those lines are slower than float32\n")
-    flops = {name: training.flops() for name, training in trainings.items()}
-    sides = {name: partial(training, arguments.steps) for name, training in trainings.items()}
+    flops = {name: one.flops() for name, one in trainings.items()}
+    sides = {name: partial(one, arguments.steps) for name, one in trainings.items()}
     times = in_turns(sides, arguments.rounds)
     memory = {name: peak_memory(name, arguments.batch) for name in SIDES}
     rows = []

@@ -8,19 +8,18 @@ float32 and bfloat16 logits, in which each training step is timed, with those. F
 """
 
 import statistics
-import time
 from functools import partial
 
 import torch
 from peers import PlainR2Plus1D
+from steps import BFLOAT16, FLOAT32, Training
 from timing import in_turns, machine, options, ratio, table
 from torch import Tensor, nn
 
 from poddistill.nets.r2plus1d import R2Plus1D
-from poddistill.training.utilisation import ModelFLOPs, measured_peak
+from poddistill.training.utilisation import measured_peak
 
 SHAPE = (16, 112, 112)
-FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 SIDES = {
     "plain": (PlainR2Plus1D, FLOAT32),
     "plain, bf16": (PlainR2Plus1D, BFLOAT16),
@@ -29,34 +28,10 @@ SIDES = {
 }
 
 
-class Training:
-    """A network in training; calling it takes steps and returns the seconds of one.
-
-    Args:
-        network: What is trained.
-        dtype: bfloat16 for autocast.
-        clips: (B, 1, T, H, W).
-    """
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype, clips: Tensor) -> None:
-        self.network, self.dtype, self.clips = network.train(), dtype, clips
-        self.labels = torch.arange(len(clips)).remainder(2).float()
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-
-    def __call__(self, steps: int) -> float:
-        """Takes steps."""
-        start = time.perf_counter()
-        for _ in range(steps):
-            self.optimizer.zero_grad(set_to_none=True)
-            self.loss().backward()
-            self.optimizer.step()
-        return (time.perf_counter() - start) / steps
-
-    def loss(self) -> Tensor:
-        """Returns the loss of the batch."""
-        with torch.autocast("cpu", self.dtype, enabled=self.dtype != FLOAT32):
-            logits = self.network(self.clips)
-        return nn.functional.binary_cross_entropy_with_logits(logits.float(), self.labels)
+def loss_of(logits: Tensor) -> Tensor:
+    """Returns the loss of logits (B,) against labels that alternate."""
+    labels = torch.arange(len(logits)).remainder(2).float()
+    return nn.functional.binary_cross_entropy_with_logits(logits.float(), labels)
 
 
 def compare_outputs(clips: Tensor) -> dict[str, float]:
@@ -94,10 +69,8 @@ def main() -> None:
     arguments = parser.parse_args()
     clips = torch.rand(arguments.batch, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
     differences = compare_outputs(clips)
-    trainings = {name: Training(network(), dtype, clips) for name, (network, dtype) in SIDES.items()}
-    with ModelFLOPs() as counter:
-        trainings["plain"].loss().backward()
-    flops = counter.get_total_flops()
+    trainings = {name: Training(network(), clips, loss_of, dtype) for name, (network, dtype) in SIDES.items()}
+    flops = trainings["plain"].flops()
     times = in_turns(
         {name: partial(training, arguments.steps) for name, training in trainings.items()}, arguments.rounds
     )
