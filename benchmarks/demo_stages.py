@@ -5,6 +5,7 @@ from pathlib import Path
 
 from poddistill import lightning_cli
 from poddistill.lightning_cli import StageCLI
+from poddistill.training.progress import ProgressLines
 
 ROOT = Path(__file__).resolve().parents[1]
 COHORT = ROOT / "cohorts" / "demo"
@@ -28,7 +29,8 @@ def demo_cohort(folder: Path) -> Path:
 def demo_stage(stage: str, cohort: Path, run: Path, *options: str) -> StageCLI:
     """Builds model, data and trainer of a stage: `mae`, `teacher` or `student` in the demo's profile.
 
-    Metrics go to the run folder's CSV file alone: Weights & Biases would write from a second process beside the clock.
+    Metrics go to the run folder's CSV file alone: Weights & Biases would write from a second process beside the clock,
+    and lines of progress would go between the lines of a table.
 
     Args:
         stage: Which file of ``experiments/pod``.
@@ -40,4 +42,5 @@ def demo_stage(stage: str, cohort: Path, run: Path, *options: str) -> StageCLI:
     configs = [word for file in files for word in ("--config", file)]
     cli = lightning_cli.build([*configs, "--cohort", str(cohort), "--run", str(run), *options])
     cli.trainer.loggers = cli.trainer.loggers[:1]
+    cli.trainer.callbacks = [one for one in cli.trainer.callbacks if not isinstance(one, ProgressLines)]
     return cli

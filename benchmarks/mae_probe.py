@@ -140,7 +140,8 @@ def rows(cases: Cases, scores: list[dict[str, FloatArray]], times: dict[str, lis
         if name == UNTRAINED:
             line += ["", ""]
         else:
-            line += [f"{1e3 * statistics.median(times[name]):.1f}", ratio(times[BASE], times[name])]
+            line.append(f"{1e3 * statistics.median(times[name]):.1f}")
+            line.append("1" if name == BASE else ratio(times[BASE], times[name]))
         lines.append(line)
     return lines
 
