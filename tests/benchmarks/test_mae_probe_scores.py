@@ -28,7 +28,7 @@ def test_a_patients_other_volume_is_no_help(scores: ModuleType):
     cases = cases_of(scores, patients=60, volumes=2)
     of_patient = np.random.default_rng(0).normal(size=(60, 100))  # tells patients apart, and nothing of the label
     probabilities = scores.probe(cases, np.repeat(of_patient, 2, axis=0))
-    assert roc_auc_score(cases.labels, probabilities) < 0.7
+    assert roc_auc_score(cases.labels, probabilities) < 0.8
 
 
 def test_a_feature_that_tells_is_found(scores: ModuleType):
