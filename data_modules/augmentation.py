@@ -1,7 +1,11 @@
-"""Random changes of training batches, made for the whole batch at once on its device."""
+"""Random changes of training batches, made for the whole batch at once on its device.
+
+What is drawn (`Change`) is apart from what is done with it (`apply`), so a change can be told, repeated and compared.
+"""
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -9,13 +13,42 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from data_modules.errors import InputError
 
+CACHED = 2**18
+"""Voxels that are changed together on a CPU: 1 MiB, which a core's cache holds."""
+
 
 class Augmentation(ABC):
     """Changes a batch of images at random, on its device; the type by which configurations name one."""
 
     @abstractmethod
     def __call__(self, image: Tensor, generator: Generator | None = None) -> Tensor:
-        """Returns images (B, 1, ., ., .) in [0, 1] of the same shape and range."""
+        """Returns float32 images (B, 1, ., ., .) in [0, 1] of the same shape and range."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was drawn for a batch of B images; None where nothing is changed.
+
+    Attributes:
+        order: int64 (B, X), the plane (slice or frame) that each plane is taken from.
+        matrix: float32 (B, 2, 3); the pixel at (x, y) takes the value at ``matrix @ (x, y, 1)``, in coordinates from -1
+            to 1 between the outer edges of a plane.
+        gain: float32 (B,), the factor of the intensities' distance from the image's mean.
+        exponent: float32 (B,), of the intensities.
+        deviation: float32 (B,), standard deviation of the noise.
+        seed: int64 (B,) on the CPU, of the noise.
+    """
+
+    order: Tensor | None = None
+    matrix: Tensor | None = None
+    gain: Tensor | None = None
+    exponent: Tensor | None = None
+    deviation: Tensor | None = None
+    seed: Tensor | None = None
+
+    def __getitem__(self, part: slice) -> "Change":
+        """Returns the change of some of the images."""
+        return Change(**{name: None if drawn is None else drawn[part] for name, drawn in vars(self).items()})
 
 
 class VolumeAugmentation(Augmentation):
@@ -69,16 +102,24 @@ class VolumeAugmentation(Augmentation):
         """Returns changed volumes of the same shape.
 
         Args:
-            image: float (B, 1, D, H, W) in [0, 1].
-            generator: Of the image's device; None draws from the device's global one.
+            image: float32 (B, 1, D, H, W) in [0, 1].
+            generator: Of the image's device; None draws from the global ones.
         """
+        return apply(image, self.draw(image, generator))
+
+    def draw(self, image: Tensor, generator: Generator | None = None) -> Change:
+        """Draws a change for each volume; arguments as those of a call."""
         source = _Draws(image, generator)
         depth = image.shape[2]
         order = torch.arange(depth, device=image.device).expand(len(image), depth)  # (B, D)
         order = torch.where(source.happens(self.flip)[:, None], order.flip(1), order)
         steps = ((2 * self.slices + 1) * source.uniform(0, 1)).floor().long() - self.slices
         order = order.gather(1, (torch.arange(depth, device=image.device) + steps[:, None]).clamp(0, depth - 1))
-        return _intensity(_in_plane(image, source, *self.plane, frames=order), source, *self.intensity)
+        return Change(
+            order=order if self.flip or self.slices else None,
+            matrix=source.matrix(*self.plane),
+            **source.intensity(*self.intensity),
+        )
 
 
 class ClipAugmentation(Augmentation):
@@ -132,16 +173,83 @@ class ClipAugmentation(Augmentation):
         """Returns changed clips of the same shape.
 
         Args:
-            image: float (B, 1, T, H, W) in [0, 1].
-            generator: Of the image's device; None draws from the device's global one.
+            image: float32 (B, 1, T, H, W) in [0, 1].
+            generator: Of the image's device; None draws from the global ones.
         """
+        return apply(image, self.draw(image, generator))
+
+    def draw(self, image: Tensor, generator: Generator | None = None) -> Change:
+        """Draws a change for each clip; arguments as those of a call."""
         source = _Draws(image, generator)
         frames = torch.arange(image.shape[2], device=image.device).expand(len(image), -1)  # (B, T)
         frames = torch.where(source.happens(self.reverse)[:, None], frames.flip(1), frames)
-        mirrored = source.happens(self.flip)
-        return _intensity(
-            _in_plane(image, source, *self.plane, frames=frames, mirrored=mirrored), source, *self.intensity
+        mirrored = source.happens(self.flip) if self.flip else None
+        return Change(
+            order=frames if self.reverse else None,
+            matrix=source.matrix(*self.plane, mirrored),
+            **source.intensity(*self.intensity),
         )
+
+
+def apply(image: Tensor, change: Change) -> Tensor:
+    """Makes a change, the same one as often as it is called.
+
+    Args:
+        image: float32 (B, 1, X, H, W) in [0, 1]; stays as it is.
+        change: What was drawn for it.
+
+    Returns:
+        Images of the same shape, in [0, 1].
+    """
+    changed = torch.empty_like(image)
+    # On a CPU a few samples at a time stay in its cache, and what each step allocates is memory that it just freed.
+    step = max(1, CACHED // image[0].numel()) if image.device.type == "cpu" else len(image)
+    for start in range(0, len(image), step):
+        part = slice(start, start + step)
+        _apply(image[part], change[part], out=changed[part])
+    return changed
+
+
+def _apply(image: Tensor, change: Change, out: Tensor) -> None:
+    planes, each = image.squeeze(1), (-1, 1, 1, 1, 1)  # (B, X, H, W)
+    if change.order is not None:
+        planes = planes[torch.arange(len(image), device=image.device)[:, None], change.order]
+    if change.matrix is not None:
+        grid = affine_grid(change.matrix, list(planes.shape), align_corners=False)  # (B, H, W, 2)
+        planes = grid_sample(planes, grid, padding_mode="border", align_corners=False)
+    out.copy_(planes.unsqueeze(1))
+    if change.gain is not None:
+        torch.lerp(out.mean(dim=(1, 2, 3, 4), keepdim=True), out, change.gain.view(each), out=out)
+    out.clamp_(0, 1)
+    if change.exponent is not None:
+        out.pow_(change.exponent.view(each))
+    if change.deviation is not None and change.seed is not None:
+        out.addcmul_(standard_normal(out.shape, change.seed, out.device), change.deviation.view(each)).clamp_(0, 1)
+
+
+def standard_normal(shape: torch.Size, seeds: Tensor, device: torch.device) -> Tensor:
+    """Draws standard normal numbers, float32, each sample's from its own seed.
+
+    On a CPU this is the transform of Box and Muller (1958) on 16 bits a number, for drawing the 32 bits that
+    `torch.randn` takes is most of its time. Radius and angle have 65,536 values each; no number is beyond 4.86.
+
+    Args:
+        shape: (B, ...).
+        seeds: int64 (B,) on the CPU.
+        device: Where to draw; numbers differ between kinds of devices.
+    """
+    generators = [Generator(device).manual_seed(seed) for seed in seeds.tolist()]
+    if device.type != "cpu":
+        return torch.stack([torch.randn(shape[1:], device=device, generator=each) for each in generators])
+    size = math.prod(shape[1:])
+    bits = torch.empty(len(generators), -(-size // 4), dtype=torch.int64)  # four numbers from 64 bits
+    for row, generator in zip(bits, generators, strict=True):
+        row.random_(-(2**63), None, generator=generator)
+    radius, angle = bits.view(torch.int16).float().chunk(2, dim=1)
+    radius.add_(2**15 + 0.5).mul_(2**-16).log_().mul_(-2).sqrt_()
+    angle.mul_(math.pi / 2**15)
+    normal = torch.stack([angle.cos(), angle.sin()], 1).mul_(radius.unsqueeze(1))  # (B, 2, .)
+    return normal.flatten(1)[:, :size].reshape(shape)
 
 
 class _Draws:
@@ -158,47 +266,33 @@ class _Draws:
     def happens(self, probability: float) -> Tensor:
         return self.uniform(0, 1) < probability
 
-    def normal(self) -> Tensor:
-        return torch.randn(self.image.shape, device=self.image.device, generator=self.generator)
+    def seeds(self) -> Tensor:
+        """From the CPU's global generator unless one is given: reading them from a GPU would wait for all its work."""
+        device = "cpu" if self.generator is None else self.generator.device
+        return torch.randint(2**63 - 1, (len(self.image),), device=device, generator=self.generator).cpu()
 
+    def matrix(self, rotation: float, zoom: float, shift: float, mirrored: Tensor | None = None) -> Tensor | None:
+        """Turns, scales, shifts and mirrors planes; None where all stay."""
+        height, width = self.image.shape[-2:]
+        angle = self.uniform(-rotation, rotation) * (math.pi / 180)
+        scale = 1 + self.uniform(-zoom, zoom)
+        cos, sin = angle.cos() / scale, angle.sin() / scale
+        # Grid coordinates run from -1 to 1 along both axes, so a turn in pixels needs the aspect ratio.
+        across = torch.stack([cos, -sin * height / width, 2 * self.uniform(-shift, shift)], 1)  # (B, 3), gives x
+        down = torch.stack([sin * width / height, cos, 2 * self.uniform(-shift, shift)], 1)  # (B, 3), gives y
+        if mirrored is not None:
+            across = torch.where(mirrored[:, None], -across, across)
+        elif not (rotation or zoom or shift):
+            return None
+        return torch.stack([across, down], 1)
 
-def _in_plane(
-    image: Tensor,
-    source: _Draws,
-    rotation: float,
-    zoom: float,
-    shift: float,
-    frames: Tensor,
-    mirrored: Tensor | None = None,
-) -> Tensor:
-    """Takes planes in the order ``frames`` (B, X), then turns, scales and shifts them, all of a sample alike."""
-    batch, _, depth, height, width = image.shape
-    planes = image.squeeze(1)[torch.arange(batch, device=image.device)[:, None], frames]  # (B, X, H, W)
-    angle = source.uniform(-rotation, rotation) * (math.pi / 180)
-    scale = 1 + source.uniform(-zoom, zoom)
-    cos, sin = angle.cos() / scale, angle.sin() / scale
-    # Grid coordinates run from -1 to 1 along both axes, so a turn in pixels needs the aspect ratio.
-    across = torch.stack([cos, -sin * height / width, 2 * source.uniform(-shift, shift)], 1)  # (B, 3), gives x
-    down = torch.stack([sin * width / height, cos, 2 * source.uniform(-shift, shift)], 1)  # (B, 3), gives y
-    if mirrored is not None:
-        across = torch.where(mirrored[:, None], -across, across)
-    grid = affine_grid(torch.stack([across, down], 1), [batch, depth, height, width], align_corners=False)
-    return grid_sample(planes, grid.to(image.dtype), padding_mode="border", align_corners=False).unsqueeze(1)
-
-
-def _intensity(image: Tensor, source: _Draws, contrast: float, gamma: float, noise: float) -> Tensor:
-    """Changes contrast, gamma and noise; a magnitude of 0 costs nothing (on a CPU, noise costs the most)."""
-    each = (-1, 1, 1, 1, 1)
-    if contrast:
-        gain = 1 + source.uniform(-contrast, contrast).view(each)
-        image = torch.lerp(image.mean(dim=(1, 2, 3, 4), keepdim=True), image, gain.to(image.dtype))
-    image = image.clamp(0, 1)
-    if gamma:
-        image = image.pow(source.uniform(-gamma, gamma).exp().view(each).to(image.dtype))
-    if noise:
-        deviation = source.uniform(0, noise).view(each)
-        image = image.addcmul(source.normal().to(image.dtype), deviation.to(image.dtype)).clamp(0, 1)
-    return image
+    def intensity(self, contrast: float, gamma: float, noise: float) -> dict[str, Tensor | None]:
+        return {
+            "gain": 1 + self.uniform(-contrast, contrast) if contrast else None,
+            "exponent": self.uniform(-gamma, gamma).exp() if gamma else None,
+            "deviation": self.uniform(0, noise) if noise else None,
+            "seed": self.seeds() if noise else None,
+        }
 
 
 def _check(**magnitudes: float) -> None:
