@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from data_modules.errors import InputError
+from poddistill.nets.head import Head
 
 Size3D = tuple[int, int, int]
 HEAD = ("fc.weight", "fc.bias")
@@ -64,7 +65,7 @@ class R2Plus1D(nn.Module):
         self.layer3 = _stage(2 * width, 4 * width, layers[2], stride=2)
         self.layer4 = _stage(4 * width, 8 * width, layers[3], stride=2)
         self.n_features = 8 * width
-        self.fc = nn.Linear(self.n_features, num_classes)
+        self.fc = Head(self.n_features, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -97,7 +98,7 @@ class R2Plus1D(nn.Module):
         x = self.layer2(x)
         x = self.layer3(x)
         x = self.layer4(x)  # (B, 8 width, T / 8, H / 16, W / 16)
-        return x.mean(dim=(2, 3, 4))
+        return x.mean(dim=(2, 3, 4), dtype=self.fc.weight.dtype)
 
     def load_kinetics(self, path: str | Path) -> None:
         """Starts from weights in torchvision's `r2plus1d_18` format, such as those trained on Kinetics-400.

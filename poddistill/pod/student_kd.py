@@ -8,6 +8,7 @@ from poddistill.losses.distillation import DistillationLoss
 from poddistill.losses.labels import WeightedBCE
 from poddistill.losses.pairing import Pairing, TeacherBank
 from poddistill.losses.schedules import Schedule
+from poddistill.nets.head import Head
 from poddistill.pod.detector import Batch, Detector
 from poddistill.pod.teacher_outputs import teacher_bank
 from poddistill.training.checkpoints import load_encoder
@@ -57,7 +58,7 @@ class StudentKD(Detector):
         super().__init__(label_loss, optimisation)
         self.save_hyperparameters()
         self.encoder = encoder
-        self.head = nn.Linear(encoder.width, 1)  # type: ignore[arg-type]
+        self.head = Head(encoder.width, 1)  # type: ignore[arg-type]
         nn.init.trunc_normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.init_encoder = init_encoder
