@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from sklearn.metrics import roc_auc_score
 
+from data_modules.cohort_module import in_unit_range
 from data_modules.tvus import TVUSDataModule
 from poddistill.pod.teacher_tvus import TeacherTVUS
 
@@ -29,7 +30,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     logits: dict[str, list[torch.Tensor]] = {"in order": [], "shuffled": [], "frozen": []}
     for batch in data.sequential_dataloader(rows):
-        clips = batch["image"]
+        clips = in_unit_range(batch["image"])
         order = torch.argsort(torch.rand(len(clips), clips.shape[2], generator=generator))
         shuffled = clips.gather(2, order[:, None, :, None, None].expand_as(clips))
         frozen = clips[:, :, :1].expand_as(clips)
