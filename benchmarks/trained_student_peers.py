@@ -49,7 +49,9 @@ class Student(nn.Module):
 
     def forward(self, volumes: Tensor) -> Tensor:
         """Returns logits (B,) of volumes (B, 1, D, H, W)."""
-        return self.head(self.mae.encode(volumes)).squeeze(1)
+        features = self.mae.encode(volumes)
+        with torch.autocast(features.device.type, enabled=False):  # logits in bfloat16 would tie
+            return self.head(features.float()).squeeze(1)
 
 
 def masked_autoencoder(profile: Profile) -> MonaiMAE:
@@ -95,8 +97,10 @@ def train_teacher(profile: Profile, arguments: argparse.Namespace) -> None:
     validation = loader(held_out[held_out["split"].eq("val")], profile["teacher_batch_size"])
     label_loss = balanced_loss(chosen["label"])
 
+    # In float32: under bf16 autocast the gradients of short inputs are garbage on CPUs, and the loss becomes nan.
+    profile = profile | {"precision": "32-true"}
+
     def loss_of(batch: dict[str, Tensor], epoch: int) -> Tensor:
-        # in float32: under bf16 autocast its gradients of short inputs are garbage on CPUs, and the loss becomes nan
         return label_loss(network(batch["image"]), batch["label"].float())
 
     def score() -> float:
