@@ -4,6 +4,7 @@ import gc
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 
 import torch
 from gpu_training import Batch, Bench, Training
@@ -15,7 +16,8 @@ from poddistill.training.utilisation import ModelFLOPs, peak
 WARM_UP = 3
 SHOWN = 12  # kernels
 # By which loss and norm of gradients may differ between two ways to compute the same, as a part of their size.
-TOLERANCE = {"bf16-mixed": 0.05, "32-true": 0.01}
+# In float32 other masks would be seen; in bfloat16 only gross faults are, and the tests of `Compilation` see the rest.
+TOLERANCE = {"32-true": (1e-4, 1e-2), "bf16-mixed": (1e-2, 5e-2)}
 
 
 def compare(bench: Bench, stage: str, batch_sizes: Sequence[int], steps: int, rounds: int) -> str:
@@ -75,13 +77,14 @@ def _start(bench: Bench, stage: str, way: str, batch: Batch) -> tuple[Training, 
     return training, answers, f"{own / 2**30:.1f}"
 
 
-def check(eager: Sequence[float], other: Sequence[float], way: str, tolerance: float) -> None:
-    """Compares losses and norms of gradients after equal steps from equal weights, under equal masks.
+def check(eager: Sequence[float], other: Sequence[float], way: str, tolerance: tuple[float, float]) -> None:
+    """Compares loss, norm, loss, norm after equal steps from equal weights, under equal masks.
 
     Raises:
         SystemExit: They differ by more than the tolerance, or are no numbers.
     """
-    if not all(abs(b - a) <= tolerance * abs(a) for a, b in zip(eager, other, strict=True)):
+    pairs = zip(eager, other, cycle(tolerance), strict=False)
+    if not all(abs(b - a) <= allowed * abs(a) for a, b, allowed in pairs):
         raise SystemExit(f"error: loss and norm of gradients are {eager} eager and {other} {way}: not the same work")
 
 
