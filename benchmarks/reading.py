@@ -23,6 +23,7 @@ from functools import partial
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from ingest_checks import check_clips, check_volumes
@@ -88,6 +89,7 @@ def memory(name: str, workers: str, cohort: Path) -> float:
 
 
 def _read_and_tell(name: str, workers: int, cohort: Path, results: "SimpleQueue[float]") -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of workers; this process would pass on that it was spawned
     before = held()
     side = poddistill(cohort, "mri", workers) if name == VOLUMES else through_monai(cached(cohort), workers)
     results.put(max(held() - before for _ in range(2) for _ in side.epoch()))
@@ -113,6 +115,7 @@ def main() -> None:
         "--folder", type=Path, help="where to write, on the disk that counts (default: a temporary one)"
     )
     arguments = parser.parse_args()
+    cv2.setNumThreads(0)  # a worker that is forked once OpenCV has threads waits for them for ever
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder, cohort, scratch = Path(name), Path(name) / "cohort", Path(name) / "scratch"
         nifti, videos = write_nifti(folder, HOSPITAL), write_videos(folder, HOSPITAL)

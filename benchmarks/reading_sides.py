@@ -121,6 +121,5 @@ def opencv(source: Path, workers: int) -> Side:
         shuffle=True,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=lambda _: cv2.setNumThreads(1),
     )
     return Side(loader, lambda batch: batch)
