@@ -4,8 +4,8 @@
 
 Three stages: masked pre-training, the ultrasound teacher, the student with distillation. The peers' are those of
 `trained_student_peers.py`: MONAI's masked auto-encoder, transforms and cached data set, R(2+1)D in plain PyTorch, and
-the teacher run beside the student in every step. poddistill's are `poddistill fit` with the demo's profile. Both train
-on the same cases of the same simulated cohort for the same epochs, in the same batches, sizes and learning rates.
+the teacher run beside the student in every step. poddistill's are `poddistill fit`. Both train on the same cases of the
+demo's simulated cohort for the same epochs, in the same batches, sizes and learning rates, in a profile of their own.
 
 Each stage is a process of its own that has the machine to itself, timed from its command to its end. The sides take
 turns, in an order that is shuffled for each stage. What is finished is kept in `runs/trained-student`: interrupted,
@@ -28,7 +28,7 @@ def main() -> None:
     """Trains what is not trained yet, prints the tables, and draws the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each side (default: 3)")
-    parser.add_argument("--budget", type=float, default=1.0, help="part of the demo's epochs, both sides (default: 1)")
+    parser.add_argument("--budget", type=float, default=1.0, help="part of the epochs, both sides (default: 1)")
     parser.add_argument("--cohort", type=Path, default=COHORT, help="the default one is simulated where it is missing")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "trained-student", help="of all that is trained")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "trained-student.png")
@@ -55,7 +55,11 @@ def main() -> None:
     profile = stages.profile
     epochs = ", ".join(f"{profile[f'{s}_epochs']} ({s})" for s in STAGES)
     print(f"{machine('torch', 'monai', 'pytorch-lightning')}\n")
-    print(f"Epochs: {epochs}, {arguments.budget:g} of the demo's. poddistill in {profile['precision']}. Medians:\n")
+    encoder, decoder = (f"{profile[f'{x}_width']} x {profile[f'{x}_depth']}" for x in ("encoder", "decoder"))
+    print(
+        f"Patches of {profile['patch_size']}, encoder {encoder}, decoder {decoder}, mask ratio {profile['mask_ratio']}."
+    )
+    print(f"Epochs: {epochs}. poddistill in {profile['precision']}. Medians:\n")
     print(time_table(times, [*STAGES, "total"]), "\n")
     print(auroc_table(aurocs), "\n")
     print("Where the peers' time goes, seconds:\n")
