@@ -17,7 +17,8 @@ Two things make it uncertain, the patients that happened to be tested and the se
 
 This is the random-reader analysis of Obuchowski & Rockette (Commun. Stat. Simul. 1995) with seeds as readers.
 Intervals use Student's t with the degrees of freedom of Hillis (Stat. Med. 2007), var^2 / sum_j (M_j / (S_j K^2))^2 /
-(S_j - 1): many when the patients dominate, few when two or three seeds disagree. One seed tells nothing of the
+(S_j - 1), with T_j + mean variance - mean covariance for M_j, which is what var holds of it: many when the patients
+dominate, few when two or three seeds disagree. One seed tells nothing of the
 variance between seeds: T_j = 0, and the interval then speaks of the patients alone. Runs of different folds count as
 independent (their test patients are others); that their training patients overlap is not modelled (Bengio &
 Grandvalet, JMLR 2004: no unbiased estimate exists).
@@ -54,13 +55,62 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Components:
+    """What the variance of a mean over folds consists of, by what makes it smaller; divided by K^2 already.
+
+    Attributes:
+        patients: (K,), mean covariance in C_j: falls with the number of test patients.
+        interaction: (K,), mean variance - mean covariance in C_j: falls with test patients and with seeds.
+        between: (K,), T_j: falls with the number of seeds.
+        seeds: (K,), S_j. With one seed all of C_j counts as patients.
+    """
+
+    patients: FloatArray
+    interaction: FloatArray
+    between: FloatArray
+    seeds: FloatArray
+
+    def spread(self, seeds: FloatArray, times: FloatArray | float = 1.0) -> tuple[FloatArray, FloatArray]:
+        """Return variance and degrees of freedom with other numbers of seeds and of test patients.
+
+            variance = sum_j patients_j / r + (interaction_j / r + between_j) / S'_j
+
+        Args:
+            seeds: S', (..., K).
+            times: r, how many times as many test patients as there were, (..., 1).
+
+        Returns:
+            (...) each; at `seeds` and r = 1 they are those of the estimate.
+        """
+        by_seed = (self.between + self.interaction / times) / seeds
+        variance = np.sum(self.patients / times + by_seed, axis=-1)
+        uncertainty = np.sum(by_seed**2 / np.maximum(seeds - 1, 1), axis=-1)
+        freedom = np.full_like(variance, np.inf)
+        np.divide(variance**2, uncertainty, out=freedom, where=uncertainty > 0)
+        return variance, freedom
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval and, for a difference, the two-sided p-value of "it is 0" (else nan)."""
+    """A value with its interval and, for a difference, what its tests need (else nan and None).
+
+    Attributes:
+        value: the estimate.
+        low: lower limit, at 95 % unless another level was asked for.
+        high: upper limit.
+        p: two-sided, of "the difference is 0".
+        error: standard error; interval and p-value are those of Student's t with it and `freedom`.
+        freedom: degrees of freedom, infinite for the normal distribution.
+        components: what error^2 consists of; None where it is 0 or undefined.
+    """
 
     value: float
     low: float
     high: float
     p: float = math.nan
+    error: float = math.nan
+    freedom: float = math.nan
+    components: Components | None = None
 
 
 def mean_auroc(folds: Sequence[Fold], level: float = 0.95) -> Estimate:
@@ -70,7 +120,7 @@ def mean_auroc(folds: Sequence[Fold], level: float = 0.95) -> Estimate:
     (perfect separation, a single patient of a class). All nan where a fold lacks a class.
     """
     parts = [delong_covariance(fold.labels, fold.scores, fold.patients) for fold in folds]
-    value, variance, freedom = _combine(parts)
+    value, variance, freedom, _ = _combine(parts)
     if math.isnan(value):
         return Estimate(math.nan, math.nan, math.nan)
     if 0 < value < 1 and variance > 0:
@@ -92,30 +142,38 @@ def auroc_difference(folds: Sequence[Fold], other: Sequence[Fold], level: float 
         seeds = len(mine.scores)
         contrast = np.hstack([np.eye(seeds), -np.eye(seeds)])  # (S, 2S): a difference a seed
         parts.append((contrast @ aurocs, contrast @ covariance @ contrast.T))
-    value, variance, freedom = _combine(parts)
+    value, variance, freedom, components = _combine(parts)
     if math.isnan(variance) or variance < 1e-15:  # rounding leaves about 1e-18 of a true 0
         same = abs(value) < 1e-12
-        return Estimate(value, 0.0, 0.0, 1.0) if same else Estimate(value, math.nan, math.nan)
+        return Estimate(value, 0.0, 0.0, 1.0, 0.0, math.inf) if same else Estimate(value, math.nan, math.nan)
     error = math.sqrt(variance)
     half = stats.t.ppf(0.5 + level / 2, freedom) * error
     p = 2 * stats.t.sf(abs(value) / error, freedom)
-    return Estimate(value, float(value - half), float(value + half), float(p))
+    return Estimate(value, float(value - half), float(value + half), float(p), error, freedom, components)
 
 
-def _combine(parts: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[float, float, float]:
-    """Value, variance and degrees of freedom of the mean over folds, each (seeds' values (S,), covariance (S, S))."""
-    value = variance = uncertainty = 0.0
+def _combine(parts: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[float, float, float, Components]:
+    """Value, variance, degrees of freedom and components of the mean over folds.
+
+    Each part is a fold: the seeds' values (S,) and their covariance over patients (S, S).
+    """
+    value, rows = 0.0, []
     for values, covariance in parts:
-        seeds, folds = len(values), len(parts)
-        value += float(values.mean()) / folds
-        variance += float(covariance.mean()) / folds**2
+        seeds = len(values)
+        value += float(values.mean()) / len(parts)
+        patients, interaction, between = float(covariance.mean()), 0.0, 0.0
         if seeds > 1:
-            between = float(values.var(ddof=1))
+            over_patients = patients
             mean_variance = float(np.trace(covariance)) / seeds
             mean_covariance = (float(covariance.sum()) - seeds * mean_variance) / (seeds * (seeds - 1))
-            variance += max(0.0, between - (mean_variance - mean_covariance)) / seeds / folds**2
-            uncertainty += (between / seeds / folds**2) ** 2 / (seeds - 1)
-    return value, variance, variance**2 / uncertainty if uncertainty > 0 else math.inf
+            between = max(0.0, float(values.var(ddof=1)) - (mean_variance - mean_covariance))
+            # A mean covariance below 0 is chance; what the seeds' mean varies over patients is the interaction's then.
+            patients = mean_covariance if not mean_covariance < 0 else 0.0
+            interaction = seeds * (over_patients - patients)
+        rows.append((patients, interaction, between, seeds * len(parts) ** 2))
+    components = Components(*(np.array(rows).T / len(parts) ** 2))
+    variance, freedom = components.spread(components.seeds)
+    return value, float(variance), float(freedom), components
 
 
 def _patients_by_class(fold: Fold) -> tuple[int, int]:

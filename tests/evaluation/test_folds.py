@@ -107,7 +107,7 @@ def test_paired_difference_is_delongs_test():
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_false_positive_rate_of_the_paired_test(seeds):
-    """Two recipes of equal quality, seeds that vary: p < 0.05 in about 5 % of studies."""
+    """Two recipes of equal quality, seeds that vary: p < 0.05 in about 5 % of studies, fewer with few seeds."""
     rng = np.random.default_rng(7)
     seed_spread = 0.5 if seeds > 1 else 0.0  # one seed cannot know the variance between seeds
     studies, rejected = 1500, 0
@@ -115,7 +115,7 @@ def test_false_positive_rate_of_the_paired_test(seeds):
         fold = draw_fold(rng, rng.normal(1.3, seed_spread, 2 * seeds))
         a, b = (Fold(fold.labels, fold.patients, rows) for rows in np.split(fold.scores, 2))
         rejected += auroc_difference([a], [b]).p < 0.05
-    assert 0.03 <= rejected / studies <= 0.07
+    assert 0.02 <= rejected / studies <= 0.065
 
 
 def test_identical_rankings_differ_by_nothing():
