@@ -64,6 +64,32 @@ def resampled_auroc(labels: IntArray, scores: FloatArray, weights: FloatArray) -
     return _ratio(wins, weights[:, positives].sum(axis=1) * running[:, -1])
 
 
+def resampled_sensitivity(labels: IntArray, scores: FloatArray, weights: FloatArray, least: float) -> FloatArray:
+    """Return `statistics.sensitivity_at_specificity` of every resample, each at the threshold of its own negatives.
+
+    Args:
+        labels: int (N,), 0 or 1.
+        scores: float (N,).
+        weights: (B, N) from `resample_patients`.
+        least: the specificity, in [0, 1).
+
+    Returns:
+        (B,); nan where a resample lacks a class.
+    """
+    negatives = np.flatnonzero(labels == 0)
+    negatives = negatives[np.argsort(-scores[negatives], kind="stable")]
+    positives = np.flatnonzero(labels == 1)
+    positives = positives[np.argsort(-scores[positives], kind="stable")]
+    if not len(negatives) or not len(positives):
+        return np.full(len(weights), np.nan)
+    alarms = np.cumsum(weights[:, negatives], axis=1)  # (B, n): negatives at or above each, with the highest first
+    first_too_many = np.argmax(alarms > (1 - least) * alarms[:, -1:] + 1e-9, axis=1)
+    above = np.searchsorted(-scores[positives], -scores[negatives], side="left")[first_too_many]
+    hits = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights[:, positives], axis=1)], axis=1)
+    defined = np.where(alarms[:, -1] > 0, hits[:, -1], 0.0)
+    return _ratio(np.take_along_axis(hits, above[:, None], axis=1)[:, 0], defined)
+
+
 def resampled_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
     """Return the mean of a per-case value in every resample, such as a squared error (Brier) or a hit (sensitivity).
 

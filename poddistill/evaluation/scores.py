@@ -15,14 +15,16 @@ from poddistill.evaluation.bootstrap import (
     resample_patients,
     resampled_auroc,
     resampled_mean,
+    resampled_sensitivity,
 )
 from poddistill.evaluation.calibration import brier, expected_calibration_error
 from poddistill.evaluation.folds import Fold
 from poddistill.evaluation.runs import Run, read_predictions
 from poddistill.evaluation.statistics import FloatArray
 
-METRICS = ("auroc", "auprc", "sensitivity", "specificity", "brier", "ece")
-INTERVALS = ("auroc", "sensitivity", "specificity", "brier")
+AT_95 = "sensitivity_at_95_specificity"
+METRICS = ("auroc", "auprc", "sensitivity", "specificity", "brier", "ece", AT_95)
+INTERVALS = ("auroc", "sensitivity", "specificity", "brier", AT_95)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,14 @@ class Method:
     def mean(self, metric: str) -> float:
         """Return a metric averaged over seeds within each fold, then over folds."""
         return float(np.mean([scored.metrics[metric].mean() for scored in self.folds.values()]))
+
+    def worst_seed(self) -> float:
+        """Return the lowest AUROC of a seed, each averaged over the folds that it was run on."""
+        by_seed: dict[int, list[float]] = defaultdict(list)
+        for scored in self.folds.values():
+            for run, auroc in zip(scored.runs, scored.metrics["auroc"], strict=True):
+                by_seed[run.seed].append(float(auroc))
+        return float(np.min([np.mean(values) for values in by_seed.values()]))
 
     def interval(self, metric: str) -> tuple[float, float]:
         """Return the metric's 95 % percentile interval over resampled patients and seeds.
@@ -189,6 +199,7 @@ def _metrics(fold: Fold, scores: FloatArray, threshold: float) -> dict[str, floa
         "specificity": statistics.specificity(fold.labels, scores, threshold),
         "brier": brier(fold.labels, scores),
         "ece": expected_calibration_error(fold.labels, scores),
+        AT_95: statistics.sensitivity_at_specificity(fold.labels, scores, 0.95),
     }
 
 
@@ -200,6 +211,7 @@ def _resampled(fold: Fold, scores: FloatArray, threshold: float, weights: FloatA
         "sensitivity": resampled_mean(called_positive[positive], weights[:, positive]),
         "specificity": resampled_mean(1 - called_positive[negative], weights[:, negative]),
         "brier": resampled_mean((scores - fold.labels) ** 2, weights),
+        AT_95: resampled_sensitivity(fold.labels, scores, weights, 0.95),
     }
 
 

@@ -48,6 +48,28 @@ def specificity(labels: IntArray, scores: FloatArray, threshold: float) -> float
     return float(np.mean(negative < threshold)) if len(negative) else float("nan")
 
 
+def sensitivity_at_specificity(labels: IntArray, scores: FloatArray, least: float) -> float:
+    """Return the highest sensitivity at a specificity of at least ``least``, a point of these cases' own ROC curve.
+
+    The threshold lies just above the negative that would be one false alarm too many. It is chosen on the very cases
+    that it is judged on, as is customary for this figure: it compares rankings where false alarms are dear, and is not
+    what a threshold carried over from other patients would reach.
+
+    Args:
+        labels: int (N,), 0 or 1.
+        scores: float (N,).
+        least: in [0, 1), such as 0.95.
+
+    Returns:
+        In [0, 1]; nan where a class is missing.
+    """
+    if not _both_classes(labels):
+        return float("nan")
+    negative = np.sort(scores[labels == 0])[::-1]
+    allowed = int((1 - least) * len(negative) + 1e-9)  # 1 - 0.95 times 20 must be 1
+    return float(np.mean(scores[labels == 1] > negative[allowed]))
+
+
 def youden_threshold(labels: IntArray, scores: FloatArray) -> float:
     """Return the threshold that maximises Youden's J = sensitivity + specificity - 1 (Youden, Cancer 1950).
 

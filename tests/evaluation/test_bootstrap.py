@@ -10,7 +10,9 @@ from poddistill.evaluation.bootstrap import (
     resample_patients,
     resampled_auroc,
     resampled_mean,
+    resampled_sensitivity,
 )
+from poddistill.evaluation.statistics import sensitivity_at_specificity
 
 
 @pytest.fixture
@@ -28,6 +30,16 @@ def test_resampled_auroc_equals_scoring_each_resample(cases):
     np.testing.assert_allclose(resampled_auroc(labels, scores, weights), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("stratified", [True, False])
+def test_resampled_sensitivity_equals_scoring_each_resample_at_its_own_threshold(cases, stratified):
+    patients, labels, scores = cases
+    for least in (0.95, 0.7):
+        weights = resample_patients(patients, labels, 200, np.random.default_rng(1), stratified=stratified)
+        drawn = [np.repeat(np.arange(60), row.astype(int)) for row in weights]
+        expected = [sensitivity_at_specificity(labels[index], scores[index], least) for index in drawn]
+        np.testing.assert_allclose(resampled_sensitivity(labels, scores, weights, least), expected, atol=1e-12)
+
+
 def test_stratified_resamples_keep_both_classes_and_their_numbers(cases):
     patients, labels, _ = cases
     weights = resample_patients(patients, labels, 200, np.random.default_rng(1))
@@ -43,6 +55,7 @@ def test_a_resample_without_a_class_is_nan_and_left_out():
     weights = resample_patients(np.arange(3), labels, 200, np.random.default_rng(0), stratified=False)
     values = resampled_auroc(labels, scores, weights)
     assert np.isnan(values).any()
+    np.testing.assert_array_equal(np.isnan(resampled_sensitivity(labels, scores, weights, 0.95)), np.isnan(values))
     assert percentile_interval(values) == (1.0, 1.0)
 
 

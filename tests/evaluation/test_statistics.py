@@ -2,9 +2,16 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from poddistill.evaluation.statistics import auprc, auroc, sensitivity, specificity, youden_threshold
+from poddistill.evaluation.statistics import (
+    auprc,
+    auroc,
+    sensitivity,
+    sensitivity_at_specificity,
+    specificity,
+    youden_threshold,
+)
 
 
 @pytest.fixture
@@ -41,12 +48,25 @@ def test_sensitivity_and_specificity_by_hand():
     assert specificity(labels, scores, 0.5) == 0.5
 
 
+@pytest.mark.parametrize("least", [0.8, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_sensitivity_at_a_specificity_is_a_point_of_the_roc_curve(least, decimals):
+    rng = np.random.default_rng(1)
+    for size in (20, 40, 101):  # 5 % of 20 negatives are exactly one false alarm
+        labels = np.repeat([0, 1], [size, 30])
+        scores = np.round(rng.normal(size=size + 30) + labels, decimals)
+        false_positive, true_positive, _ = roc_curve(labels, scores, drop_intermediate=False)
+        expected = true_positive[false_positive <= 1 - least + 1e-12].max()
+        assert sensitivity_at_specificity(labels, scores, least) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_missing_class_gives_nan(label):
     labels, scores = np.full(4, label), np.linspace(0, 1, 4)
     assert math.isnan(auroc(labels, scores))
     assert math.isnan(auprc(labels, scores))
     assert math.isnan(youden_threshold(labels, scores))
+    assert math.isnan(sensitivity_at_specificity(labels, scores, 0.95))
     assert math.isnan(sensitivity(labels, scores, 0.5)) == (label == 0)
     assert math.isnan(specificity(labels, scores, 0.5)) == (label == 1)
 
