@@ -256,13 +256,29 @@ def _add_compare(verbs: Any) -> None:
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or folders above them")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--baseline", metavar="METHOD", help="the method to subtract from every other (default: all pairs)"
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.01,
+        metavar="AUROC",
+        help="difference that matters, for equivalence and the numbers needed (default: 0.01)",
+    )
     parser.add_argument("--simulated", action="store_true", help="say on the report that the cohort is simulated")
 
 
 def _compare(arguments: argparse.Namespace) -> None:
     from poddistill.evaluation.compare import compare, print_table
 
-    comparison = compare(arguments.runs, arguments.out, notice=SIMULATED_NOTICE if arguments.simulated else None)
+    comparison = compare(
+        arguments.runs,
+        arguments.out,
+        baseline=arguments.baseline,
+        margin=arguments.margin,
+        notice=SIMULATED_NOTICE if arguments.simulated else None,
+    )
     print_table(comparison)
     print(f"report: {arguments.out / 'index.html'}")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from data_modules.errors import InputError
-from poddistill.evaluation.bootstrap import bootstrap_p_value, percentile_interval
-from poddistill.evaluation.folds import Fold, auroc_difference, mean_auroc
+from poddistill.evaluation.differences import paired_differences
+from poddistill.evaluation.folds import mean_auroc
 from poddistill.evaluation.report import p_value, write_report
 from poddistill.evaluation.runs import Run, find_runs
-from poddistill.evaluation.scores import Method, score_methods
+from poddistill.evaluation.scores import AT_95, Method, score_methods
 
 # The first twelve are the project's fixed format; the others tell more.
 TABLE_COLUMNS = ["method", "auroc", "auroc_low", "auroc_high", "auprc", "sensitivity", "specificity", "brier", "ece"]
 TABLE_COLUMNS += ["n", "n_positive", "seeds", "folds", "runs", "patients", "threshold"]
 TABLE_COLUMNS += ["sensitivity_low", "sensitivity_high", "specificity_low", "specificity_high"]
-TABLE_COLUMNS += ["brier_low", "brier_high"]
-DIFFERENCE_COLUMNS = ["method_a", "method_b", "difference", "low", "high", "p"]
-DIFFERENCE_COLUMNS += ["bootstrap_low", "bootstrap_high", "bootstrap_p", "n", "seeds"]
+TABLE_COLUMNS += ["brier_low", "brier_high", AT_95, f"{AT_95}_low", f"{AT_95}_high", "worst_seed"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,9 @@ class Comparison:
 
     Attributes:
         table: a row a method, columns `TABLE_COLUMNS`.
-        differences: a row a pair of methods tested on the same cases, columns `DIFFERENCE_COLUMNS`.
+        differences: a row a pair of methods tested on the same cases, columns `differences.DIFFERENCE_COLUMNS`.
+        baseline: the method that all differences are taken from, if one was chosen.
+        margin: the difference in AUROC that matters.
         methods: the scored methods, in the table's order.
         runs: every run found, those without predictions too.
         notes: sentences on what the reader must know (a missing threshold, a pair that could not be compared).
@@ -41,6 +40,8 @@ class Comparison:
 
     table: pd.DataFrame
     differences: pd.DataFrame
+    baseline: str | None
+    margin: float
     methods: list[Method]
     runs: list[Run]
     notes: list[str]
@@ -51,6 +52,8 @@ def compare(
     paths: Iterable[Path | str],
     out: Path | str,
     *,
+    baseline: str | None = None,
+    margin: float = 0.01,
     notice: str | None = None,
     resamples: int = 2000,
     bootstrap_seed: int = 0,
@@ -62,7 +65,7 @@ def compare(
     interval of an AUROC and the interval and p-value of a paired difference combine DeLong's variance over the test
     patients, taken of the seed-averaged placement values, with the variance between seeds (formula:
     `poddistill.evaluation.folds`). The bootstrap interval and p-value resample patients, stratified by label, and
-    seeds. Nothing is adjusted for the number of pairs.
+    seeds. Of the p-values one, ``p_holm``, is adjusted for the number of differences; the verdict rests on it.
 
     Two methods are paired where they have runs of the same seed and fold on the same cases, over those runs alone;
     methods on different cases (the teacher's ultrasound, the student's MRI) have no difference. The result is
@@ -71,13 +74,15 @@ def compare(
     Args:
         paths: stage folders, or folders above them.
         out: folder to write to; made if missing.
+        baseline: the method that is subtracted from every other one; without it, all pairs.
+        margin: the difference in AUROC that matters, for equivalence and for the seeds and patients needed.
         notice: shown on top of the page, such as that the cohort is simulated.
         resamples: bootstrap resamples, at least 1.
         bootstrap_seed: of the resamples.
 
     Raises:
-        InputError: no predictions, a faulty file, or runs that must not be compared (see `find_runs`,
-        `score_methods`).
+        InputError: no predictions, a faulty file, runs that must not be compared, or a wrong option (see `find_runs`,
+            `score_methods`, `paired_differences`).
     """
     if resamples < 1:
         raise InputError(f"resamples must be at least 1, not {resamples}")
@@ -89,13 +94,8 @@ def compare(
             f"{', '.join(map(str, paths))}: runs without predictions.csv only; predict first, then compare"
         )
     table = pd.DataFrame([_row(method) for method in methods], columns=TABLE_COLUMNS)
-    rows = []
-    for a, b in combinations(methods, 2):
-        shared, note = _shared_runs(a, b)
-        notes += note
-        if shared:
-            rows.append(_difference(a, b, shared))
-    differences = pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
+    differences, unpaired = paired_differences(methods, baseline, margin)
+    notes += unpaired
 
     out = Path(out)
     try:
@@ -104,8 +104,8 @@ def compare(
         differences.to_csv(out / "differences.csv", index=False, float_format="%.6g")
     except OSError as error:
         raise InputError(f"{out}: cannot write there ({error.strerror}); give another --out folder") from error
-    page = write_report(out, table, differences, methods, runs, notes, notice)
-    return Comparison(table, differences, methods, runs, notes, page)
+    page = write_report(out, table, differences, margin, methods, runs, notes, notice)
+    return Comparison(table, differences, baseline, margin, methods, runs, notes, page)
 
 
 def _row(method: Method) -> dict[str, object]:
@@ -123,64 +123,19 @@ def _row(method: Method) -> dict[str, object]:
         "folds": len(method.folds),
         "runs": len(method.runs),
         "patients": method.cases["patient_id"].nunique(),
+        "worst_seed": method.worst_seed(),
         "threshold": float(np.mean([scored.thresholds.mean() for scored in method.folds.values()])),
     }
-    for metric in ("sensitivity", "specificity", "brier"):
+    for metric in ("sensitivity", "specificity", "brier", AT_95):
         row[metric] = method.mean(metric)
         row[f"{metric}_low"], row[f"{metric}_high"] = method.interval(metric)
     return row
 
 
-def _shared_runs(a: Method, b: Method) -> tuple[dict[int, list[tuple[Run, Run]]], list[str]]:
-    """Fold -> the pairs of runs of equal seed, if their cases are equal too; else a note, unless no case is shared."""
-    shared = {}
-    for number in sorted(a.folds.keys() & b.folds.keys()):
-        theirs = {run.seed: run for run in b.folds[number].runs}
-        pairs = [(run, theirs[run.seed]) for run in a.folds[number].runs if run.seed in theirs]
-        if pairs:
-            shared[number] = pairs
-    if shared and all(a.folds[j].cases.equals(b.folds[j].cases) for j in shared):
-        return shared, []
-    common = len(set(a.cases["case_id"]) & set(b.cases["case_id"]))
-    if not common:
-        return {}, []
-    reason = "their test cases or labels differ" if shared else "they have no run of the same seed and fold"
-    return {}, [f"{a.name} and {b.name} are not compared: {reason} ({common} cases in common)."]
-
-
-def _difference(a: Method, b: Method, shared: dict[int, list[tuple[Run, Run]]]) -> dict[str, object]:
-    runs_a = {number: [pair[0] for pair in pairs] for number, pairs in shared.items()}
-    runs_b = {number: [pair[1] for pair in pairs] for number, pairs in shared.items()}
-    estimate = auroc_difference(_folds(a, runs_a), _folds(b, runs_b))
-    resampled = a.resampled("auroc", runs_a) - b.resampled("auroc", runs_b)
-    low, high = percentile_interval(resampled)
-    return {
-        "method_a": a.name,
-        "method_b": b.name,
-        "difference": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "p": estimate.p,
-        "bootstrap_low": low,
-        "bootstrap_high": high,
-        "bootstrap_p": bootstrap_p_value(resampled),
-        "n": sum(len(a.folds[number].cases) for number in shared),
-        "seeds": len({run.seed for members in runs_a.values() for run in members}),
-    }
-
-
-def _folds(method: Method, runs: dict[int, list[Run]]) -> list[Fold]:
-    folds = []
-    for number, members in runs.items():
-        scored = method.folds[number]
-        rows = [scored.runs.index(run) for run in members]
-        folds.append(Fold(scored.fold.labels, scored.fold.patients, scored.fold.scores[rows]))
-    return folds
-
-
 def print_table(comparison: Comparison, console: Console | None = None) -> None:
-    """Print the table and, below it, the paired differences with the student (all of them where it was not trained).
+    """Print the table and, below it, the paired differences.
 
+    They are those from the baseline or, without one, those with the student (all of them where it was not trained).
     Plain ASCII in at most 80 columns for the known methods, so that it reads the same when piped into a file.
 
     Args:
@@ -196,17 +151,20 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
     console.print(table)
     differences = comparison.differences
     with_student = (differences["method_a"] == "student") | (differences["method_b"] == "student")
-    shown = differences[with_student] if with_student.any() else differences
+    shown = differences[with_student] if comparison.baseline is None and with_student.any() else differences
     if len(shown):
-        pairs = _plain_table(["paired", "difference", "95 % interval", "p", "shows"])
+        pairs = _plain_table(["paired", "diff", "95 % interval", "p", "p Holm", "shows"])
         for row in shown.to_dict("records"):
-            low, high = row["low"], row["high"]
-            shows = "-" if np.isnan(low) else "no difference" if low <= 0 <= high else "a difference"
-            interval = f"{_text(low, '+')} to {_text(high, '+')}"
+            interval = f"{_text(row['low'], '+')} to {_text(row['high'], '+')}"
             name = f"{row['method_a']} - {row['method_b']}"
-            pairs.add_row(name, _text(row["difference"], "+"), interval, p_value(row["p"]), shows)
+            words = row["shows"].split(" within")[0] or "-"
+            pairs.add_row(
+                name, _text(row["difference"], "+"), interval, p_value(row["p"]), p_value(row["p_holm"]), words
+            )
         console.print()
         console.print(pairs)
+        count = f"{len(differences)} pair" + "s" * (len(differences) > 1)
+        console.print(f"p Holm: over {count}; equivalence: within {comparison.margin:g}")
     for note in comparison.notes:
         console.print(f"note: {note}", markup=False)
 

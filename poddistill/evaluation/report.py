@@ -21,6 +21,7 @@ def write_report(
     out: Path,
     table: pd.DataFrame,
     differences: pd.DataFrame,
+    margin: float,
     methods: Sequence[Method],
     runs: Sequence[Run],
     notes: Sequence[str],
@@ -32,6 +33,7 @@ def write_report(
         out: an existing folder.
         table: a row a method, as in `compare.Comparison`.
         differences: a row a pair, likewise.
+        margin: the difference in AUROC that matters.
         methods: in the table's order.
         runs: all runs, for their training history and the PNG files in their ``figures/``, which are embedded.
         notes: sentences shown beneath the tables.
@@ -53,12 +55,13 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, interval=_interval, signed=_signed, p_value=p_value)
+    environment.filters.update(number=_number, interval=_interval, signed=_signed, p_value=p_value, needed=_needed)
     page = environment.get_template("report.html").render(
         notice=notice,
         summary=_summary(table),
         rows=table.to_dict("records"),
         differences=[{**row, "verdict": verdict(row)} for row in differences.to_dict("records")],
+        margin=margin,
         several_seeds=bool((table["seeds"] > 1).any()),
         notes=notes,
         colours=colours,
@@ -76,16 +79,23 @@ def verdict(row: dict) -> str:
     """Return in words what a row of the differences supports, no more.
 
     Args:
-        row: method_a, method_b, difference, low, high.
+        row: method_a, method_b, difference, low, high, shows, margin.
     """
     if math.isnan(row["difference"]):
         return "No AUROC, so no difference: a class is missing among the test cases."
     if math.isnan(row["low"]):
         return "The test cases are too few to say how uncertain this difference is."
-    if row["low"] <= 0 <= row["high"]:
-        return "The interval includes 0: no difference shown."
+    if row["shows"] == "no difference":
+        return "No difference: both rank these patients alike."
     better, worse = ("method_a", "method_b") if row["difference"] > 0 else ("method_b", "method_a")
-    return f"The interval excludes 0: {row[better]} ranks these patients better than {row[worse]}."
+    within = f" by less than {row['margin']:g}" if " within" in row["shows"] else ""
+    if row["shows"].startswith("a difference"):
+        return f"A difference: {row[better]} ranks better than {row[worse]}{within}."
+    if within:
+        return f"Equivalence: they differ{within}, one way or the other."
+    if row["low"] <= 0 <= row["high"]:
+        return "Undecided: neither a difference nor equivalence is shown."
+    return "Undecided: the interval excludes 0, but not after adjustment for the number of differences."
 
 
 def p_value(p: float) -> str:
@@ -140,6 +150,10 @@ def _number(value: float) -> str:
 def _interval(row: dict, metric: str) -> str:
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     return "-" if math.isnan(low) else f"{low:.3f} \N{EN DASH} {high:.3f}"
+
+
+def _needed(count: float) -> str:
+    return "-" if math.isnan(count) else "no number" if math.isinf(count) else f"{count:,.0f}"
 
 
 def _signed(value: float) -> str:

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from poddistill.evaluation.folds import Fold
+
 WriteRun = Callable[..., Path]
 
 
@@ -63,3 +65,26 @@ def write_history(folder: Path, metrics: tuple[str, ...]) -> None:
     """Write a sparse metrics.csv: a row an epoch and a metric, 3 epochs."""
     rows = [{"step": 10 * epoch, "epoch": epoch, metric: 0.5 + 0.1 * epoch} for epoch in range(3) for metric in metrics]
     pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
+
+
+@pytest.fixture
+def draw_methods() -> Callable[..., list[Fold]]:
+    """A function that draws one study: methods tested by several seeds each on the same patients.
+
+    A score is separation * label + the patient's difficulty (shared by all) + the patient's difficulty for the method
+    (0.4) + noise of its own (0.7); a seed's separation varies around its method's by ``spread``. 40 % are positive.
+    """
+
+    def draw(
+        rng: np.random.Generator, separations: list[float], seeds: int, spread: float = 0.5, patients: int = 60
+    ) -> list[Fold]:
+        labels = np.repeat([1, 0], [patients * 2 // 5, patients - patients * 2 // 5])
+        shared = 0.7 * rng.normal(size=patients)
+        folds = []
+        for separation in separations:
+            quality = rng.normal(separation, spread, size=(seeds, 1))
+            own = 0.4 * rng.normal(size=patients) + 0.7 * rng.normal(size=(seeds, patients))
+            folds.append(Fold(labels, np.arange(patients), quality * labels + shared + own))
+        return folds
+
+    return draw

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from statsmodels.stats.multitest import multipletests
 
 from data_modules.errors import InputError
 from poddistill.evaluation.compare import compare, print_table
 from poddistill.evaluation.statistics import auroc, sensitivity, youden_threshold
 
 FIXED_COLUMNS = "method,auroc,auroc_low,auroc_high,auprc,sensitivity,specificity,brier,ece,n,n_positive,seeds,"
-DIFFERENCE_COLUMNS = "method_a,method_b,difference,low,high,p,bootstrap_low,bootstrap_high,bootstrap_p,n,seeds\n"
+DIFFERENCE_COLUMNS = "method_a,method_b,difference,low,high,p,bootstrap_low,bootstrap_high,bootstrap_p,n,seeds,"
+DIFFERENCE_COLUMNS += "p_holm,p_equivalence,shows,margin,seeds_needed,patients_needed\n"
 
 
 @pytest.fixture
@@ -72,6 +74,80 @@ def test_delong_and_bootstrap_agree_on_a_clear_difference(study, tmp_path):
     assert row["p"] < 0.01
     assert row["bootstrap_p"] < 0.01
     assert row["bootstrap_high"] - row["bootstrap_low"] == pytest.approx(row["high"] - row["low"], rel=0.5)
+
+
+def test_the_worst_seed_is_the_lowest_mean_over_folds(study, tmp_path):
+    result = compare([study], tmp_path / "out", resamples=50)
+    for method in ("student", "student-scratch"):
+        by_seed = []
+        for seed in range(2):
+            tables = (pd.read_csv(path) for path in study.glob(f"seed{seed}-*/{method}/predictions.csv"))
+            tested = [table[table["split"] == "test"] for table in tables]
+            by_seed.append(np.mean([auroc(t["label"].to_numpy(), t["probability"].to_numpy()) for t in tested]))
+        row = result.table.set_index("method").loc[method]
+        assert row["worst_seed"] == pytest.approx(min(by_seed))
+        assert row["worst_seed"] <= row["auroc"]
+        low, high = row["sensitivity_at_95_specificity_low"], row["sensitivity_at_95_specificity_high"]
+        assert low <= row["sensitivity_at_95_specificity"] <= high
+
+
+@pytest.fixture
+def four_arms(tmp_path, write_run):
+    for seed in range(3):
+        for method, separation in (("b", 2.5), ("a", 0.2), ("student", 0.3), ("c", 2.4)):
+            write_run(method, seed, separation=separation)
+    return tmp_path / "runs"
+
+
+def test_without_a_baseline_holm_runs_over_all_pairs(four_arms, tmp_path):
+    differences = compare([four_arms], tmp_path / "out", resamples=50).differences
+    assert len(differences) == 6
+    expected = multipletests(differences["p"], method="holm")[1]
+    np.testing.assert_allclose(differences["p_holm"], expected)
+
+
+def test_with_a_baseline_it_is_subtracted_from_every_other_method(four_arms, tmp_path):
+    everything = compare([four_arms], tmp_path / "all", resamples=50).differences
+    result = compare([four_arms], tmp_path / "out", baseline="a", margin=0.1, resamples=50)
+    differences = result.differences
+    assert differences[["method_a", "method_b"]].to_numpy().tolist() == [["student", "a"], ["b", "a"], ["c", "a"]]
+    np.testing.assert_allclose(differences["p_holm"], multipletests(differences["p"], method="holm")[1])
+    for row in differences.to_dict("records"):
+        pair = {row["method_a"], "a"}
+        (same,) = [r for r in everything.to_dict("records") if {r["method_a"], r["method_b"]} == pair]
+        assert abs(row["difference"]) == pytest.approx(abs(same["difference"]))
+        assert row["p"] == pytest.approx(same["p"])
+    clear = differences.set_index("method_a").loc["b"]
+    assert clear["shows"] == "a difference"
+    assert clear["margin"] == 0.1
+    stream = StringIO()
+    print_table(result, Console(file=stream, width=80))
+    assert "p Holm: over 3 pairs; equivalence: within 0.1" in stream.getvalue()
+    assert all(f"{name} - a " in stream.getvalue() for name in ("student", "b", "c"))
+
+
+def test_the_same_scores_under_two_names_show_no_difference(write_run, tmp_path):
+    path = write_run("student") / "predictions.csv"
+    other = write_run("student-kd") / "predictions.csv"
+    other.write_text(path.read_text())
+    (row,) = compare([tmp_path / "runs"], tmp_path / "out", resamples=50).differences.to_dict("records")
+    assert (row["difference"], row["p_holm"], row["p_equivalence"], row["shows"]) == (0, 1, 0, "no difference")
+    assert np.isnan(row["seeds_needed"])
+    assert np.isnan(row["patients_needed"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baseline": "studnet"}, "--baseline studnet: no such method with predictions; choose one of student"),
+        ({"margin": 0.0}, "--margin must be a difference in AUROC between 0 and 1, such as 0.01, not 0"),
+        ({"margin": float("nan")}, "--margin must be"),
+    ],
+)
+def test_wrong_options_are_refused(write_run, tmp_path, options, message):
+    write_run("student")
+    with pytest.raises(InputError, match=message):
+        compare([tmp_path / "runs"], tmp_path / "out", resamples=20, **options)
 
 
 def test_the_result_is_deterministic_and_independent_of_the_order_of_paths(study, tmp_path):
@@ -170,7 +246,9 @@ def test_an_unwritable_folder_is_one_line(write_run, tmp_path):
         compare([write_run("student")], tmp_path / "file" / "out", resamples=20)
 
 
-def test_the_table_fits_80_plain_columns(study, tmp_path):
+def test_the_table_fits_80_plain_columns(study, write_run, tmp_path):
+    write_run("student-mae", separation=2.4)
+    write_run("student-kd", separation=0.3)
     result = compare([study], tmp_path / "out", resamples=100)
     stream = StringIO()
     print_table(result, Console(file=stream, width=80))
@@ -181,8 +259,11 @@ def test_the_table_fits_80_plain_columns(study, tmp_path):
     interval = f"{student['auroc']:.3f} ({student['auroc_low']:.3f}-{student['auroc_high']:.3f})"
     assert interval in text
     assert "60 (20)" in text
-    assert "student - student-scratch" in text
-    assert "a difference" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("student - student-scratch ")]
+    assert row.endswith("a difference")
+    assert max(map(len, text.splitlines())) <= 80
+    assert sum(line.startswith("student - ") for line in text.splitlines()) == 3
+    assert "p Holm: over 6 pairs; equivalence: within 0.01" in text
 
 
 def test_evaluation_loads_no_network_library():

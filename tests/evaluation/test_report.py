@@ -49,10 +49,10 @@ def test_the_page_opens_with_what_was_compared(page):
 
 def test_the_page_says_in_words_what_each_difference_supports(page):
     rows = dict(re.findall(r"</span>(student[^<]*) − [^<]*scratch</td>.*?<td class=\"words\">([^<]*)</td>", page, re.S))
-    assert rows["student"].startswith("The interval excludes 0: student ranks these patients better")
+    assert rows["student"].startswith("A difference: student ranks better than student-scratch")
     words = re.findall(r'<td class="words">([^<]*)</td>', page)
     assert len(words) == 3
-    assert "The interval includes 0: no difference shown." in words
+    assert "Undecided: neither a difference nor equivalence is shown." in words
 
 
 def test_a_page_without_pairs_or_histories_says_so(write_run, tmp_path):
@@ -66,18 +66,22 @@ def test_a_page_without_pairs_or_histories_says_so(write_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("difference", "low", "high", "words"),
+    ("difference", "low", "high", "shows", "words"),
     [
-        (0.1, 0.02, 0.18, "a ranks these patients better than b"),
-        (-0.1, -0.18, -0.02, "b ranks these patients better than a"),
-        (0.1, -0.01, 0.2, "includes 0: no difference shown"),
-        (0.0, 0.0, 0.0, "includes 0: no difference shown"),
-        (0.5, math.nan, math.nan, "too few"),
-        (math.nan, math.nan, math.nan, "a class is missing"),
+        (0.1, 0.02, 0.18, "a difference", "A difference: a ranks better than b."),
+        (-0.1, -0.18, -0.02, "a difference", "A difference: b ranks better than a."),
+        (0.006, 0.004, 0.008, "a difference within 0.01", "A difference: a ranks better than b by less than 0.01."),
+        (0.001, -0.002, 0.004, "equivalence within 0.01", "Equivalence: they differ by less than 0.01"),
+        (0.1, -0.01, 0.2, "undecided", "Undecided: neither a difference nor equivalence"),
+        (0.1, 0.01, 0.2, "undecided", "excludes 0, but not after adjustment"),
+        (0.0, 0.0, 0.0, "no difference", "No difference: both rank these patients alike"),
+        (0.5, math.nan, math.nan, "", "too few"),
+        (math.nan, math.nan, math.nan, "", "a class is missing"),
     ],
 )
-def test_verdicts(difference, low, high, words):
+def test_verdicts(difference, low, high, shows, words):
     row = {"method_a": "a", "method_b": "b", "difference": difference, "low": low, "high": high}
+    row |= {"shows": shows, "margin": 0.01}
     assert words in verdict(row)
 
 
