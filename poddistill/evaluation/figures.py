@@ -1,6 +1,6 @@
 """Figures of a comparison: ROC curves with paired differences, reliability, learning curves.
 
-One colour a method throughout, from the palette of Okabe & Ito, which colour-blind readers can tell apart.
+One colour a method throughout, from the palettes of Okabe & Ito and of Tol, which colour-blind readers can tell apart.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,12 @@ KNOWN_COLOURS = {
     "student-scratch": "#CC79A7",
     "mae": "#7F7F7F",
 }
-FURTHER_COLOURS = ("#D55E00", "#56B4E9", "#8C6D1F", "#6A51A3", "#5B8C85")
+FURTHER_COLOURS = (
+    *("#D55E00", "#56B4E9", "#8C6D1F", "#6A51A3", "#5B8C85"),
+    *("#882255", "#88CCEE", "#999933", "#332288", "#DDAA99"),
+)
+MOST_COLUMNS = 6
+MOST_PAIRS = 12
 FAINT = "#B8BEC6"
 INK = "#3A4048"
 GRID = np.linspace(0, 1, 501)
@@ -68,8 +73,8 @@ def roc_figure(
     Several runs of a method are averaged vertically (mean sensitivity at each false-positive rate), which agrees with
     averaging their AUROCs. The dot is the operating point, at the thresholds from the validation cases.
     """
-    shown = differences.dropna(subset=["difference"])
-    figure = _figure(10.2 if len(shown) else 5.6, 5.0)
+    shown = _readable(differences.dropna(subset=["difference"]))
+    figure = _figure(10.2 if len(shown) else 5.6, max(5.0, 0.4 * len(shown)))
     if len(shown):
         axes, beside = figure.subplots(1, 2, width_ratios=[1, 0.72])
         _forest(beside, shown, colours)
@@ -88,7 +93,8 @@ def roc_figure(
     axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="sensitivity")
     axes.set_title("ROC, test patients", loc="left")
     if axes.get_legend_handles_labels()[0]:
-        legend = axes.legend(loc="lower right", title="AUROC (95 % interval)", fontsize=8.5, title_fontsize=8.5)
+        size = 8.5 if len(methods) <= 8 else 7
+        legend = axes.legend(loc="lower right", title="AUROC (95 % interval)", fontsize=size, title_fontsize=size)
         legend.get_frame().set(edgecolor="none", alpha=0.9)
     return figure
 
@@ -97,12 +103,16 @@ def roc_figure(
 def reliability_figure(methods: Sequence[Method], colours: dict[str, str]) -> Figure:
     """Draw observed frequency against predicted probability, a panel a method, with 95 % Wilson intervals.
 
-    Cases of all runs are binned together, since a probability claims the same whichever model gave it; seeds repeat
-    the same patients, so the intervals count a case once.
+    Beneath each panel stands the number of cases by predicted probability. Cases of all runs are binned together, since
+    a probability claims the same whichever model gave it; seeds repeat the same patients, so the intervals and the
+    numbers count a case once.
     """
-    figure = _figure(max(2.15 * len(methods), 4.3), 2.7)
-    panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
-    for axes, method in zip(panels, methods, strict=True):
+    bands, columns = _grid(len(methods))
+    figure = _figure(max(2.15 * columns, 4.3), 3.2 * bands)
+    panels = figure.subplots(2 * bands, columns, sharex=True, squeeze=False, height_ratios=[5, 1] * bands)
+    for index, method in enumerate(methods):
+        band, column = divmod(index, columns)
+        axes, beneath = panels[2 * band : 2 * band + 2, column]
         folds = [scored.fold for scored in method.folds.values()]
         labels = np.concatenate([np.tile(fold.labels, len(fold.scores)) for fold in folds])
         curve = reliability(labels, np.concatenate([fold.scores.ravel() for fold in folds]))
@@ -116,11 +126,17 @@ def reliability_figure(methods: Sequence[Method], colours: dict[str, str]) -> Fi
         colour = colours[method.name]
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
         axes.vlines(curve.predicted, bars[:, 0], bars[:, 1], color=colour, linewidth=1.2, alpha=0.55)
-        axes.scatter(curve.predicted, curve.observed, s=14 + 90 * patients / patients.sum(), color=colour, zorder=3)
+        axes.scatter(curve.predicted, curve.observed, s=20, color=colour, zorder=3)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        axes.set_xlabel("predicted probability")
         axes.set_title(f"{method.name}\nECE {method.mean('ece'):.3f}", loc="left", fontsize=9)
-    panels[0].set_ylabel("observed frequency")
+        beneath.bar(curve.predicted, patients, width=0.07, color=colour, alpha=0.55)
+        beneath.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        beneath.set_xlabel("predicted probability")
+        if column == 0:
+            axes.set_ylabel("observed frequency")
+            beneath.set_ylabel("cases")
+    for empty in panels[-2:, (len(methods) - 1) % columns + 1 :].flat:
+        empty.set_axis_off()
     return figure
 
 
@@ -141,29 +157,39 @@ def learning_figure(runs: Sequence[Run], colours: dict[str, str]) -> Figure | No
         return None
     stages = sorted(histories, key=lambda name: (name != "mae", *method_rank(name)))
     scored = any("val/auroc" in histories[stage] for stage in stages)
-    figure = _figure(max(2.2 * len(stages), 4.4), 4.3 if scored else 2.4)
-    panels = figure.subplots(2 if scored else 1, len(stages), squeeze=False)
-    for column, stage in enumerate(stages):
-        losses, colour = panels[0, column], colours[stage]
+    bands, columns = _grid(len(stages))
+    each = 2 if scored else 1
+    figure = _figure(max(2.2 * columns, 4.4), (4.3 if scored else 2.4) * bands)
+    panels = figure.subplots(each * bands, columns, squeeze=False)
+    for index in range(bands * columns):
+        column_of = panels[each * (index // columns) :, index % columns]
+        losses, below = column_of[0], column_of[1] if scored else None
+        if index >= len(stages):
+            for axes in column_of[:each]:
+                axes.set_axis_off()
+            continue
+        stage = stages[index]
+        colour = colours[stage]
         losses.set_title(stage, loc="left", fontsize=9.5, color=colour, fontweight="bold")
         _draw_history(losses, histories[stage].get("train/loss", []), FAINT, "train")
         _draw_history(losses, histories[stage].get("val/loss", []), colour, "validation")
         if losses.get_legend_handles_labels()[0]:
             losses.legend(frameon=False, fontsize=7.5)
-        if scored:
-            axes = panels[1, column]
-            if "val/auroc" in histories[stage]:
-                _draw_history(axes, histories[stage]["val/auroc"], colour, "validation")
-                axes.axhline(0.5, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-                axes.set(ylim=(0.0 if _lowest(histories[stage]["val/auroc"]) < 0.38 else 0.38, 1.02), xlabel="epoch")
-            else:
-                axes.set_axis_off()
-        if not scored or "val/auroc" not in histories[stage]:
+        if index % columns == 0:
+            losses.set_ylabel("loss")
+        curves = histories[stage].get("val/auroc", [])
+        if below is None or not curves:
             losses.set_xlabel("epoch")
-    panels[0, 0].set_ylabel("loss")
-    if scored:
-        first = next(column for column, stage in enumerate(stages) if "val/auroc" in histories[stage])
-        panels[1, first].set_ylabel("validation AUROC")
+        if below is None:
+            continue
+        if not curves:
+            below.set_axis_off()
+            continue
+        _draw_history(below, curves, colour, "validation")
+        below.axhline(0.5, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        below.set(ylim=(0.0 if _lowest(curves) < 0.38 else 0.38, 1.02), xlabel="epoch")
+        if index % columns == 0 or "val/auroc" not in histories[stages[index - 1]]:
+            below.set_ylabel("validation AUROC")
     return figure
 
 
@@ -214,6 +240,20 @@ def _draw_history(axes: Axes, curves: list[pd.Series], colour: str, label: str) 
     marker = "o" if len(mean) == 1 else ""
     axes.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.7, label=label, marker=marker, markersize=4)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def _readable(differences: pd.DataFrame) -> pd.DataFrame:
+    """All pairs from one baseline; of all pairs, if too many to draw, those of the student or else the first method."""
+    if len(differences) <= MOST_PAIRS or differences["method_b"].nunique() == 1:
+        return differences
+    of_student = (differences["method_a"] == "student") | (differences["method_b"] == "student")
+    return differences[of_student if of_student.any() else differences["method_a"] == differences["method_a"].iloc[0]]
+
+
+def _grid(panels: int) -> tuple[int, int]:
+    """Rows and columns of a grid in which a page's width keeps the panels readable."""
+    rows = -(-panels // MOST_COLUMNS)
+    return rows, -(-panels // rows)
 
 
 def _lowest(curves: list[pd.Series]) -> float:

@@ -153,7 +153,7 @@ def _interval(row: dict, metric: str) -> str:
 
 
 def _needed(count: float) -> str:
-    return "-" if math.isnan(count) else "no number" if math.isinf(count) else f"{count:,.0f}"
+    return "-" if math.isnan(count) else "none" if math.isinf(count) else f"{count:,.0f}"
 
 
 def _signed(value: float) -> str:

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from poddistill.evaluation.compare import compare
-from poddistill.evaluation.figures import method_colours
+from poddistill.evaluation.differences import paired_differences
+from poddistill.evaluation.figures import method_colours, reliability_figure, roc_figure
 from poddistill.evaluation.report import p_value, verdict
 
 
@@ -63,6 +64,39 @@ def test_a_page_without_pairs_or_histories_says_so(write_run, tmp_path):
     assert "Learning curves" not in page
     assert 'class="notice"' not in page
     assert not (tmp_path / "out" / "learning_curves.png").exists()
+
+
+def test_the_page_shows_adjusted_p_values_and_the_numbers_needed(page):
+    assert "adjusted for the number of differences here (3)" in page
+    assert page.count("seeds: -<") == 3  # one seed tells nothing of others
+    assert re.search(r"patients: [\d,]+<", page)
+    assert "true difference of 0.01 with 80 % power" in page
+
+
+def test_a_dozen_arms_stay_readable(write_run, tmp_path):
+    """The pairs drawn are those of the student, or all from the baseline; panels go into rows of six."""
+    names = ["student", *(f"arm-{letter}" for letter in "abcdefghijkl")]
+    for name in names:
+        (write_run(name) / "metrics.csv").unlink()
+    result = compare([tmp_path / "runs"], tmp_path / "all", resamples=20)
+    colours = method_colours(names)
+    assert len(set(colours.values())) > 10
+    drawn = roc_figure(result.methods, result.table, result.differences, colours).axes[1]
+    assert len(drawn.get_yticks()) == 12
+    assert all(label.get_text().startswith("student\n") for label in drawn.get_yticklabels())
+    from_one, _ = paired_differences(result.methods, baseline="arm-a")
+    drawn = roc_figure(result.methods, result.table, from_one, colours).axes[1]
+    assert len(drawn.get_yticks()) == 12
+    assert reliability_figure(result.methods, colours).get_size_inches()[0] < 14
+
+
+def test_the_calibration_figure_counts_each_case_once(write_run, tmp_path):
+    """Two seeds of the same 30 cases are 30 cases."""
+    write_run("student", seed=0)
+    write_run("student", seed=1)
+    result = compare([tmp_path / "runs"], tmp_path / "out", resamples=20)
+    beneath = reliability_figure(result.methods, method_colours(["student"])).axes[1]
+    assert sum(bar.get_height() for bar in beneath.patches) == pytest.approx(30)
 
 
 @pytest.mark.parametrize(
