@@ -18,8 +18,8 @@ from scipy import stats
 from poddistill.evaluation.folds import Components
 from poddistill.evaluation.statistics import FloatArray
 
-# Every number up to 100, then in steps of 1 %. From 3 on: with two seeds the test is not the one that it claims to be.
-CANDIDATES = np.unique(np.round(np.geomspace(3, 1e6, 1400)))
+# Every number up to 100, then in steps of 1 %. From 2 on: one seed or patient has no variance.
+CANDIDATES = np.unique(np.round(np.geomspace(2, 1e6, 1400)))
 MANY = 1e6  # degrees of freedom: Student's t is then the normal distribution, and the noncentral one needs a number
 
 
@@ -49,7 +49,7 @@ def seeds_needed(components: Components, difference: float, target: float = 0.8)
     """Return the smallest number of seeds a fold, on the same test patients, that reaches the power ``target``.
 
     Returns:
-        A whole number from 3 on (above 100 to 1 %); inf where a million do not suffice, since the patients are too
+        A whole number from 2 on (above 100 to 1 %); inf where a million do not suffice, since the patients are too
         few; nan where a fold has one seed, which tells nothing of the others.
     """
     if np.any(components.seeds < 2):
@@ -67,7 +67,7 @@ def patients_needed(components: Components, patients: int, difference: float, ta
         target: the power.
 
     Returns:
-        A whole number from 3 on (above 100 to 1 %); inf where a million do not suffice, since the seeds are too few.
+        A whole number from 2 on (above 100 to 1 %); inf where a million do not suffice, since the seeds are too few.
         With one seed, a number for that one trained model.
     """
     times = CANDIDATES[:, None] / patients

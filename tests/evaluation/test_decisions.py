@@ -111,8 +111,7 @@ def test_coverage_of_a_paired_difference_over_seeds_and_patients(draw_methods, s
     assert 0.935 <= covered <= 0.975
 
 
-def test_a_teacher_of_pure_noise_changes_nothing():
-    """Two methods of the very same scores rank alike, and the words say so."""
+def test_the_same_scores_show_no_difference():
     fold = Fold(np.array([1, 1, 0, 0]), np.arange(4), np.array([[0.9, 0.4, 0.5, 0.1]]))
     estimate = auroc_difference([fold], [fold])
     assert shows(estimate, holm([estimate.p])[0], 0.01) == "no difference"

@@ -105,6 +105,27 @@ def test_paired_difference_is_delongs_test():
     assert swapped.p == pytest.approx(estimate.p)
 
 
+def test_variance_of_a_difference_equals_that_of_explicit_placements():
+    """Pair by pair and seed by seed: D of the seed-averaged placement values, T of what DeLong leaves unexplained."""
+    fold = draw_fold(np.random.default_rng(9), np.array([0.5, 1.4, 2.0, 1.0, 0.3, 0.9]))
+    v10, v01 = np.zeros((6, 24)), np.zeros((6, 36))
+    for row, scores in enumerate(fold.scores):
+        won = np.array([[(x > y) + (x == y) / 2 for y in scores[24:]] for x in scores[:24]])
+        v10[row], v01[row] = won.mean(axis=1), won.mean(axis=0)
+    d10, d01 = v10[:3] - v10[3:], v01[:3] - v01[3:]
+    over_patients = d10.mean(axis=0).var(ddof=1) / 24 + d01.mean(axis=0).var(ddof=1) / 36
+    covariance = np.cov(d10) / 24 + np.cov(d01) / 36
+    explained = np.diag(covariance).mean() - covariance[np.triu_indices(3, 1)].mean()
+    between = d10.mean(axis=1).var(ddof=1)
+    variance = over_patients + (between - explained) / 3
+    a, b = (Fold(LABELS, PATIENTS, rows) for rows in np.split(fold.scores, 2))
+    estimate = auroc_difference([a], [b])
+    assert between > explained
+    assert estimate.error**2 == pytest.approx(variance)
+    assert estimate.freedom == pytest.approx(variance**2 / ((between / 3) ** 2 / 2))
+    assert estimate.p == pytest.approx(2 * stats.t.sf(abs(d10.mean()) / np.sqrt(variance), estimate.freedom))
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_false_positive_rate_of_the_paired_test(seeds):
     """Two recipes of equal quality, seeds that vary: p < 0.05 in about 5 % of studies, fewer with few seeds."""
