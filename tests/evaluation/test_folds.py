@@ -107,7 +107,9 @@ def test_paired_difference_is_delongs_test():
 
 def test_variance_of_a_difference_equals_that_of_explicit_placements():
     """Pair by pair and seed by seed: D of the seed-averaged placement values, T of what DeLong leaves unexplained."""
-    fold = draw_fold(np.random.default_rng(9), np.array([0.5, 1.4, 2.0, 1.0, 0.3, 0.9]))
+    rng = np.random.default_rng(9)
+    fold = draw_fold(rng, np.array([0.5, 1.4, 2.0, 1.0, 0.3, 0.9]))
+    fold.scores[:3] += rng.normal(size=60)  # patients who are hard for one method alone
     v10, v01 = np.zeros((6, 24)), np.zeros((6, 36))
     for row, scores in enumerate(fold.scores):
         won = np.array([[(x > y) + (x == y) / 2 for y in scores[24:]] for x in scores[:24]])
@@ -121,6 +123,7 @@ def test_variance_of_a_difference_equals_that_of_explicit_placements():
     a, b = (Fold(LABELS, PATIENTS, rows) for rows in np.split(fold.scores, 2))
     estimate = auroc_difference([a], [b])
     assert between > explained
+    assert covariance[np.triu_indices(3, 1)].mean() > 0
     assert estimate.error**2 == pytest.approx(variance)
     assert estimate.freedom == pytest.approx(variance**2 / ((between / 3) ** 2 / 2))
     assert estimate.p == pytest.approx(2 * stats.t.sf(abs(d10.mean()) / np.sqrt(variance), estimate.freedom))
