@@ -54,9 +54,9 @@ def compare_work(bench: Bench) -> str:
         raise SystemExit(f"error: kept outputs are off by {off:.1g}, students trained with them apart by {apart:.1g}")
     return (
         f"{steps['plain'] // COMPARED_EPOCHS} steps an epoch on every side. Kept outputs, {float(kept.min()):.3f} to "
-        f"{float(kept.max()):.3f}, differ by at most {off:.1g} from the teacher's in the step.\nAfter {COMPARED_EPOCHS} "
-        f"epochs the weights with the ones and with the other are apart by {apart:.1g} of their distance to those "
-        "without a teacher."
+        f"{float(kept.max()):.3f}, differ by at most {off:.1g} from the teacher's in the step.\n"
+        f"After {COMPARED_EPOCHS} epochs the weights with the ones and the other are apart by {apart:.1g} of their "
+        "distance to those without a teacher."
     )
 
 
