@@ -147,7 +147,7 @@ def sides_of(images: Images) -> dict[str, Callable[[], float]]:
     sides: dict[str, Callable[[], float]] = {"poddistill": lambda: ours(images, data)}
     for workers in WORKERS:
         loader = DataLoader(
-            dataset, images.batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+            dataset, batch_size=images.batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
         )
         sides[f"MONAI, {workers} workers"] = lambda loader=loader: through(loader)
     return sides
