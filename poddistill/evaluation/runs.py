@@ -14,24 +14,33 @@ PREDICTIONS = "predictions.csv"
 METRICS = "metrics.csv"
 COLUMNS = ("case_id", "patient_id", "split", "label", "probability")
 SPLITS = ("train", "val", "test")
+_COHORT = re.compile(r"cohort(\d+)")
 METHOD_ORDER = ("teacher", "student", "student-mae", "student-kd", "student-scratch")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained stage: ``.../seed<k>-fold<j>/<method>/``.
+    """One trained stage: ``.../seed<k>-fold<j>/<method>/`` or ``.../cohort<c>/seed<k>-fold<j>/<method>/``.
 
     Attributes:
         folder: the stage folder.
         method: its name.
         seed: k, and 0 where the parent folder is named otherwise.
         fold: j, likewise.
+        cohort: c, the replicate of the whole study that the run belongs to; 0 without such a folder.
     """
 
     folder: Path
     method: str
     seed: int
     fold: int
+    cohort: int = 0
+
+    @property
+    def name(self) -> str:
+        """Method, cohort (where the folder has one), seed and fold, for messages."""
+        cohort = f"cohort {self.cohort}, " if _COHORT.fullmatch(self.folder.parent.parent.name) else ""
+        return f"{self.method}, {cohort}seed {self.seed}, fold {self.fold}"
 
     @property
     def predictions(self) -> Path:
@@ -50,7 +59,7 @@ class Run:
 
 
 def find_runs(paths: Iterable[Path | str]) -> list[Run]:
-    """Return the runs at or below some folders, each once, in a fixed order: by method, seed and fold.
+    """Return the runs at or below some folders, each once, in a fixed order: by method, cohort, seed and fold.
 
     A stage folder is one that holds ``predictions.csv`` or ``metrics.csv``; what lies inside it is not searched.
     Methods come in the order of `METHOD_ORDER`, further ones after them by name.
@@ -59,7 +68,7 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
         paths: stage folders, or any folders above them.
 
     Raises:
-        InputError: a path is no folder or holds no run, or two runs share method, seed and fold.
+        InputError: a path is no folder or holds no run, or two runs share method, cohort, seed and fold.
     """
     folders: set[Path] = set()
     for path in map(Path, paths):
@@ -70,17 +79,14 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
             raise InputError(f"{path}: no {PREDICTIONS} in it or below; train and predict first, then compare")
         folders |= found
     stages = [folder for folder in folders if not any(parent in folders for parent in folder.parents)]
-    runs: dict[tuple[str, int, int], Run] = {}
+    runs: dict[tuple[str, int, int, int], Run] = {}
     for folder in sorted(stages):
         run = _run(folder)
-        key = (run.method, run.seed, run.fold)
+        key = (run.method, run.cohort, run.seed, run.fold)
         if key in runs:
-            raise InputError(
-                f"{folder} and {runs[key].folder} are both {run.method}, seed {run.seed}, fold {run.fold}; "
-                "compare one profile at a time"
-            )
+            raise InputError(f"{folder} and {runs[key].folder} are both {run.name}; compare one profile at a time")
         runs[key] = run
-    return sorted(runs.values(), key=lambda run: (method_rank(run.method), run.seed, run.fold))
+    return sorted(runs.values(), key=lambda run: (method_rank(run.method), run.cohort, run.seed, run.fold))
 
 
 def method_rank(method: str) -> tuple[int, str]:
@@ -151,7 +157,8 @@ def read_history(path: Path, metric: str) -> pd.Series:
 def _run(folder: Path) -> Run:
     name = re.fullmatch(r"seed(\d+)-fold(\d+)", folder.parent.name)
     seed, fold = (int(name[1]), int(name[2])) if name else (0, 0)
-    return Run(folder, folder.name, seed, fold)
+    cohort = _COHORT.fullmatch(folder.parent.parent.name)
+    return Run(folder, folder.name, seed, fold, int(cohort[1]) if cohort else 0)
 
 
 def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, column: str, remedy: str) -> None:
