@@ -38,6 +38,26 @@ def resample_patients(
     return drawn[:, patient_of]
 
 
+def resample_rows(values: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return the mean over rows that are drawn with replacement, each with a resample of its own.
+
+    The upper level of a bootstrap at two levels: a row is a cohort, and a cohort that is drawn twice comes with two
+    independent resamples of its patients (Davison & Hinkley 1997, section 3.8).
+
+    Args:
+        values: (R, B), a statistic on B independent resamples of each row's patients.
+        rng: source of randomness; equal generators and shapes give equal draws, so that differences may be taken.
+
+    Returns:
+        (B,); of a single row, the row as it is.
+    """
+    rows, resamples = values.shape
+    if rows == 1:
+        return values[0]
+    drawn, of_row = rng.integers(rows, size=values.shape), rng.integers(resamples, size=values.shape)
+    return values[drawn, of_row].mean(axis=0)
+
+
 def resampled_auroc(labels: IntArray, scores: FloatArray, weights: FloatArray) -> FloatArray:
     """Return the AUROC of every resample.
 

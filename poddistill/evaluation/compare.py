@@ -11,7 +11,7 @@ from rich.table import Table
 
 from data_modules.errors import InputError
 from poddistill.evaluation.differences import paired_differences
-from poddistill.evaluation.folds import mean_auroc
+from poddistill.evaluation.replicates import replicated_auroc
 from poddistill.evaluation.report import p_value, write_report
 from poddistill.evaluation.runs import Run, find_runs
 from poddistill.evaluation.scores import AT_95, Method, score_methods
@@ -20,7 +20,7 @@ from poddistill.evaluation.scores import AT_95, Method, score_methods
 TABLE_COLUMNS = ["method", "auroc", "auroc_low", "auroc_high", "auprc", "sensitivity", "specificity", "brier", "ece"]
 TABLE_COLUMNS += ["n", "n_positive", "seeds", "folds", "runs", "patients", "threshold"]
 TABLE_COLUMNS += ["sensitivity_low", "sensitivity_high", "specificity_low", "specificity_high"]
-TABLE_COLUMNS += ["brier_low", "brier_high", AT_95, f"{AT_95}_low", f"{AT_95}_high", "worst_seed"]
+TABLE_COLUMNS += ["brier_low", "brier_high", AT_95, f"{AT_95}_low", f"{AT_95}_high", "worst_seed", "cohorts"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,13 @@ def compare(
     seeds are averaged within a fold and folds with equal weight, and scores of different models are never pooled. The
     interval of an AUROC and the interval and p-value of a paired difference combine DeLong's variance over the test
     patients, taken of the seed-averaged placement values, with the variance between seeds (formula:
-    `poddistill.evaluation.folds`). The bootstrap interval and p-value resample patients, stratified by label, and
-    seeds. Of the p-values one, ``p_holm``, is adjusted for the number of differences; the verdict rests on it.
+    `poddistill.evaluation.folds`). Over several cohorts, the replicates of a study on new patients, they rest on the
+    variance between the cohorts alone (`poddistill.evaluation.replicates`). The bootstrap interval and p-value resample
+    cohorts, their patients, stratified by label, and seeds. Of the p-values one, ``p_holm``, is adjusted for the number
+    of differences; the verdict rests on it.
 
-    Two methods are paired where they have runs of the same seed and fold on the same cases, over those runs alone;
-    methods on different cases (the teacher's ultrasound, the student's MRI) have no difference. The result is
+    Two methods are paired where they have runs of the same cohort, seed and fold on the same cases, over those runs
+    alone; methods on different cases (the teacher's ultrasound, the student's MRI) have no difference. The result is
     deterministic.
 
     Args:
@@ -109,7 +111,7 @@ def compare(
 
 
 def _row(method: Method) -> dict[str, object]:
-    estimate = mean_auroc([scored.fold for scored in method.folds.values()])
+    estimate = replicated_auroc([[scored.fold for scored in folds] for folds in method.cohorts.values()])
     row: dict[str, object] = {
         "method": method.name,
         "auroc": estimate.value,
@@ -119,12 +121,13 @@ def _row(method: Method) -> dict[str, object]:
         "ece": method.mean("ece"),
         "n": len(method.cases),
         "n_positive": int(method.cases["label"].sum()),
-        "seeds": len({run.seed for run in method.runs}),
-        "folds": len(method.folds),
+        "seeds": len({(run.cohort, run.seed) for run in method.runs}),
+        "folds": len({run.fold for run in method.runs}),
         "runs": len(method.runs),
-        "patients": method.cases["patient_id"].nunique(),
+        "patients": len(method.cases.drop_duplicates(["cohort", "patient_id"])),
         "worst_seed": method.worst_seed(),
-        "threshold": float(np.mean([scored.thresholds.mean() for scored in method.folds.values()])),
+        "threshold": float(method.average(lambda scored: scored.thresholds.mean())),
+        "cohorts": len(method.cohorts),
     }
     for metric in ("sensitivity", "specificity", "brier", AT_95):
         row[metric] = method.mean(metric)

@@ -8,16 +8,17 @@ import pandas as pd
 from data_modules.errors import InputError
 from poddistill.evaluation.bootstrap import bootstrap_p_value, percentile_interval
 from poddistill.evaluation.decisions import equivalence_p, holm, shows
-from poddistill.evaluation.folds import Estimate, Fold, auroc_difference
+from poddistill.evaluation.folds import Estimate, Fold
 from poddistill.evaluation.power import patients_needed, seeds_needed
+from poddistill.evaluation.replicates import replicated_difference
 from poddistill.evaluation.runs import Run
-from poddistill.evaluation.scores import Method
+from poddistill.evaluation.scores import Key, Method, by_cohort
 
 DIFFERENCE_COLUMNS = ["method_a", "method_b", "difference", "low", "high", "p"]
 DIFFERENCE_COLUMNS += ["bootstrap_low", "bootstrap_high", "bootstrap_p", "n", "seeds"]
-DIFFERENCE_COLUMNS += ["p_holm", "p_equivalence", "shows", "margin", "seeds_needed", "patients_needed"]
+DIFFERENCE_COLUMNS += ["p_holm", "p_equivalence", "shows", "margin", "seeds_needed", "patients_needed", "cohorts"]
 
-Pairs = dict[int, list[tuple[Run, Run]]]
+Pairs = dict[Key, list[tuple[Run, Run]]]
 
 
 def paired_differences(
@@ -25,7 +26,8 @@ def paired_differences(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the paired differences, and a sentence for each pair that had to be left out though it shares cases.
 
-    Two methods are paired where they have runs of the same seed and fold on the same cases, over those runs alone.
+    Two methods are paired in the cohorts where they have runs of the same seed and fold on the same cases, over those
+    runs alone.
 
     Args:
         methods: the scored methods.
@@ -65,29 +67,48 @@ def paired_differences(
 
 
 def _shared_runs(a: Method, b: Method) -> tuple[Pairs, list[str]]:
-    """Fold -> the pairs of runs of equal seed, if their cases are equal too; else a note, unless no case is shared."""
-    shared = {}
-    for number in sorted(a.folds.keys() & b.folds.keys()):
-        theirs = {run.seed: run for run in b.folds[number].runs}
-        pairs = [(run, theirs[run.seed]) for run in a.folds[number].runs if run.seed in theirs]
-        if pairs:
-            shared[number] = pairs
-    if shared and all(a.folds[j].cases.equals(b.folds[j].cases) for j in shared):
-        return shared, []
-    common = len(set(a.cases["case_id"]) & set(b.cases["case_id"]))
-    if not common:
-        return {}, []
-    reason = "their test cases or labels differ" if shared else "they have no run of the same seed and fold"
-    return {}, [f"{a.name} and {b.name} are not compared: {reason} ({common} cases in common)."]
+    """(Cohort, fold) -> the pairs of runs of equal seed, in the cohorts whose cases are equal too; notes on the others.
+
+    A cohort in which the two share no case is left out without a note.
+    """
+    shared: Pairs = {}
+    notes = []
+    several = len(a.cohorts | b.cohorts) > 1
+    for cohort in sorted(a.cohorts.keys() & b.cohorts.keys()):
+        pairs: Pairs = {}
+        for key in sorted(key for key in a.folds.keys() & b.folds.keys() if key[0] == cohort):
+            theirs = {run.seed: run for run in b.folds[key].runs}
+            runs = [(run, theirs[run.seed]) for run in a.folds[key].runs if run.seed in theirs]
+            if runs:
+                pairs[key] = runs
+        if pairs and all(a.folds[key].cases.equals(b.folds[key].cases) for key in pairs):
+            shared |= pairs
+            continue
+        common = len(_case_ids(a, cohort) & _case_ids(b, cohort))
+        if common:
+            where = f" in cohort {cohort}" if several else ""
+            reason = "their test cases or labels differ" if pairs else "they have no run of the same seed and fold"
+            notes.append(f"{a.name} and {b.name} are not compared{where}: {reason} ({common} cases in common).")
+    if several and len({cohort for cohort, _ in shared}) == 1:
+        notes.append(
+            f"{a.name} and {b.name} share one cohort: their interval and test know its patients and seeds, "
+            "and nothing of other cohorts."
+        )
+    return shared, notes
+
+
+def _case_ids(method: Method, cohort: int) -> set[str]:
+    return {case for scored in method.cohorts[cohort] for case in scored.cases["case_id"]}
 
 
 def _difference(a: Method, b: Method, shared: Pairs, margin: float) -> tuple[Estimate, dict[str, object]]:
-    runs_a = {number: [pair[0] for pair in pairs] for number, pairs in shared.items()}
-    runs_b = {number: [pair[1] for pair in pairs] for number, pairs in shared.items()}
-    estimate = auroc_difference(_folds(a, runs_a), _folds(b, runs_b))
+    runs_a = {key: [pair[0] for pair in pairs] for key, pairs in shared.items()}
+    runs_b = {key: [pair[1] for pair in pairs] for key, pairs in shared.items()}
+    cohorts = list(zip(_cohorts(a, runs_a), _cohorts(b, runs_b), strict=True))
+    estimate = replicated_difference(cohorts)
     resampled = a.resampled("auroc", runs_a) - b.resampled("auroc", runs_b)
     low, high = percentile_interval(resampled)
-    patients = sum(a.folds[number].cases["patient_id"].nunique() for number in shared)
+    patients = sum(a.folds[key].cases["patient_id"].nunique() for key in shared)
     parts = estimate.components
     return estimate, {
         "method_a": a.name,
@@ -99,19 +120,21 @@ def _difference(a: Method, b: Method, shared: Pairs, margin: float) -> tuple[Est
         "bootstrap_low": low,
         "bootstrap_high": high,
         "bootstrap_p": bootstrap_p_value(resampled),
-        "n": sum(len(a.folds[number].cases) for number in shared),
-        "seeds": len({run.seed for members in runs_a.values() for run in members}),
+        "n": sum(len(a.folds[key].cases) for key in shared),
+        "seeds": len({(run.cohort, run.seed) for members in runs_a.values() for run in members}),
         "p_equivalence": equivalence_p(estimate, margin),
         "margin": margin,
         "seeds_needed": seeds_needed(parts, margin) if parts else float("nan"),
         "patients_needed": patients_needed(parts, patients, margin) if parts else float("nan"),
+        "cohorts": len(cohorts),
     }
 
 
-def _folds(method: Method, runs: dict[int, list[Run]]) -> list[Fold]:
-    folds = []
-    for number, members in runs.items():
-        scored = method.folds[number]
+def _cohorts(method: Method, runs: dict[Key, list[Run]]) -> list[list[Fold]]:
+    """The folds of each cohort, with the scores of the chosen runs."""
+    folds = {}
+    for key, members in runs.items():
+        scored = method.folds[key]
         rows = [scored.runs.index(run) for run in members]
-        folds.append(Fold(scored.fold.labels, scored.fold.patients, scored.fold.scores[rows]))
-    return folds
+        folds[key] = Fold(scored.fold.labels, scored.fold.patients, scored.fold.scores[rows])
+    return list(by_cohort(folds).values())

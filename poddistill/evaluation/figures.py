@@ -19,7 +19,7 @@ from sklearn.metrics import roc_curve
 from poddistill.evaluation.calibration import reliability
 from poddistill.evaluation.runs import Run, method_rank, read_history
 from poddistill.evaluation.scores import Method
-from poddistill.evaluation.statistics import FloatArray
+from poddistill.evaluation.statistics import FloatArray, IntArray
 
 KNOWN_COLOURS = {
     "teacher": "#000000",
@@ -70,8 +70,9 @@ def roc_figure(
 ) -> Figure:
     """Draw the ROC curve of every method, and beside them the paired differences in AUROC with their intervals.
 
-    Several runs of a method are averaged vertically (mean sensitivity at each false-positive rate), which agrees with
-    averaging their AUROCs. The dot is the operating point, at the thresholds from the validation cases.
+    Several runs of a method are averaged vertically (mean sensitivity at each false-positive rate), over seeds, folds
+    and cohorts as their AUROCs are, so that the area agrees. The dot is the operating point, at the thresholds from the
+    validation cases.
     """
     shown = _readable(differences.dropna(subset=["difference"]))
     figure = _figure(10.2 if len(shown) else 5.6, max(5.0, 0.4 * len(shown)))
@@ -212,22 +213,22 @@ def _forest(axes: Axes, differences: pd.DataFrame, colours: dict[str, str]) -> N
 
 def _mean_roc(method: Method) -> tuple[FloatArray, FloatArray]:
     """False-positive rates and sensitivities: of the only run as it is, of several as their mean on a grid."""
-    curves = []
-    for scored in method.folds.values():
-        for scores in scored.fold.scores:
-            rates = roc_curve(scored.fold.labels, scores, drop_intermediate=False)[:2]
-            curves.append((1 / len(scored.runs), rates))
-    if len(curves) == 1:
-        return curves[0][1]
-    total = np.zeros_like(GRID)
-    for weight, (false_positive, true_positive) in curves:
-        # The grid's point takes the highest sensitivity reached there: np.interp is ambiguous on vertical steps.
-        last = np.searchsorted(false_positive, GRID, side="right") - 1
-        after = np.minimum(last + 1, len(false_positive) - 1)
-        step = false_positive[after] - false_positive[last]
-        share = np.divide(GRID - false_positive[last], step, out=np.zeros_like(GRID), where=step > 0)
-        total += weight * (true_positive[last] + share * (true_positive[after] - true_positive[last]))
-    return np.append(0.0, GRID), np.append(0.0, total / len(method.folds))
+    if len(method.runs) == 1:
+        (scored,) = method.folds.values()
+        return roc_curve(scored.fold.labels, scored.fold.scores[0], drop_intermediate=False)[:2]
+    mean = method.average(lambda scored: np.mean([_on_grid(scored.fold.labels, s) for s in scored.fold.scores], axis=0))
+    return np.append(0.0, GRID), np.append(0.0, mean)
+
+
+def _on_grid(labels: IntArray, scores: FloatArray) -> FloatArray:
+    """Sensitivities of one run at the false-positive rates of the grid."""
+    false_positive, true_positive, _ = roc_curve(labels, scores, drop_intermediate=False)
+    # The grid's point takes the highest sensitivity reached there: np.interp is ambiguous on vertical steps.
+    last = np.searchsorted(false_positive, GRID, side="right") - 1
+    after = np.minimum(last + 1, len(false_positive) - 1)
+    step = false_positive[after] - false_positive[last]
+    share = np.divide(GRID - false_positive[last], step, out=np.zeros_like(GRID), where=step > 0)
+    return true_positive[last] + share * (true_positive[after] - true_positive[last])
 
 
 def _draw_history(axes: Axes, curves: list[pd.Series], colour: str, label: str) -> None:

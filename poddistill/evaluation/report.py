@@ -63,6 +63,7 @@ def write_report(
         differences=[{**row, "verdict": verdict(row)} for row in differences.to_dict("records")],
         margin=margin,
         several_seeds=bool((table["seeds"] > 1).any()),
+        several_cohorts=bool((table["cohorts"] > 1).any()),
         notes=notes,
         colours=colours,
         roc=_uri(roc),
@@ -112,7 +113,8 @@ def _summary(table: pd.DataFrame) -> str:
     )
     if table["patients"].nunique() == 1:
         patients = _span(table["patients"])
-    return f"Seeds a method: {seeds}. Test folds: {folds}. Test patients: {patients}."
+    cohorts = f"Cohorts a method: {_span(table['cohorts'])}. " if (table["cohorts"] > 1).any() else ""
+    return f"{cohorts}Seeds a method: {seeds}. Test folds: {folds}. Test patients: {patients}."
 
 
 def _span(values: pd.Series) -> str:
@@ -124,7 +126,7 @@ def _pictures(runs: Sequence[Run]) -> list[dict[str, str]]:
     return [
         {
             "caption": file.stem,
-            "origin": f"{run.method}, seed {run.seed}, fold {run.fold}",
+            "origin": run.name,
             "uri": _uri(file.read_bytes()),
         }
         for run in runs

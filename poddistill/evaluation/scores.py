@@ -1,9 +1,10 @@
 """The test cases of each method, and every figure that is computed from them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from poddistill.evaluation import statistics
 from poddistill.evaluation.bootstrap import (
     percentile_interval,
     resample_patients,
+    resample_rows,
     resampled_auroc,
     resampled_mean,
     resampled_sensitivity,
@@ -26,10 +28,13 @@ AT_95 = "sensitivity_at_95_specificity"
 METRICS = ("auroc", "auprc", "sensitivity", "specificity", "brier", "ece", AT_95)
 INTERVALS = ("auroc", "sensitivity", "specificity", "brier", AT_95)
 
+Key = tuple[int, int]  # cohort, fold
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class ScoredFold:
-    """One test fold of one method, scored by each of its seeds.
+    """One test fold of one method in one cohort, scored by each of its seeds.
 
     Attributes:
         cases: the labelled test cases, columns case_id, patient_id, label, sorted by case_id; the same for all seeds.
@@ -50,67 +55,87 @@ class ScoredFold:
 
 @dataclass(frozen=True)
 class Method:
-    """A training recipe with all its test folds.
+    """A training recipe with all its test folds, of one cohort or of several replicates.
 
     Attributes:
         name: of its stage folders.
-        folds: number of the test fold -> what was scored on it.
+        folds: (cohort, number of the test fold) -> what was scored on it.
         bootstrap_seed: the resamples follow from it, so that methods on the same cases are resampled alike.
     """
 
     name: str
-    folds: dict[int, ScoredFold]
+    folds: dict[Key, ScoredFold]
     bootstrap_seed: int
 
     @cached_property
     def cases(self) -> pd.DataFrame:
-        """All test cases, over the folds."""
-        return pd.concat([scored.cases for scored in self.folds.values()], ignore_index=True)
+        """All test cases, over cohorts and folds, with a column cohort: a case is known by cohort and case_id."""
+        parts = [scored.cases.assign(cohort=cohort) for (cohort, _), scored in self.folds.items()]
+        return pd.concat(parts, ignore_index=True)
+
+    @property
+    def cohorts(self) -> dict[int, list[ScoredFold]]:
+        """Cohort -> its folds."""
+        return by_cohort(self.folds)
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, over folds and seeds."""
+        """All runs, over cohorts, folds and seeds."""
         return [run for scored in self.folds.values() for run in scored.runs]
 
+    def average(self, seed_mean: Callable[[ScoredFold], FloatArray]) -> FloatArray:
+        """Return what a function gives for each fold, averaged over the folds of each cohort, then over cohorts."""
+        cohorts = [np.mean([seed_mean(scored) for scored in folds], axis=0) for folds in self.cohorts.values()]
+        return np.mean(cohorts, axis=0)
+
     def mean(self, metric: str) -> float:
-        """Return a metric averaged over seeds within each fold, then over folds."""
-        return float(np.mean([scored.metrics[metric].mean() for scored in self.folds.values()]))
+        """Return a metric averaged over seeds within each fold, then over folds, then over cohorts."""
+        return float(self.average(lambda scored: scored.metrics[metric].mean()))
 
     def worst_seed(self) -> float:
-        """Return the lowest AUROC of a seed, each averaged over the folds that it was run on."""
-        by_seed: dict[int, list[float]] = defaultdict(list)
+        """Return the lowest AUROC of a seed in a cohort, each averaged over the folds that it was run on."""
+        by_seed: dict[tuple[int, int], list[float]] = defaultdict(list)
         for scored in self.folds.values():
             for run, auroc in zip(scored.runs, scored.metrics["auroc"], strict=True):
-                by_seed[run.seed].append(float(auroc))
+                by_seed[run.cohort, run.seed].append(float(auroc))
         return float(np.min([np.mean(values) for values in by_seed.values()]))
 
     def interval(self, metric: str) -> tuple[float, float]:
-        """Return the metric's 95 % percentile interval over resampled patients and seeds.
+        """Return the metric's 95 % percentile interval over resampled cohorts, patients and seeds.
 
         (nan, nan) where all resamples agree, as at a sensitivity of 1: they then cannot tell how uncertain it is.
         """
-        low, high = percentile_interval(self.resampled(metric, {j: s.runs for j, s in self.folds.items()}))
+        low, high = percentile_interval(self.resampled(metric, {key: s.runs for key, s in self.folds.items()}))
         return (low, high) if low < high else (float("nan"), float("nan"))
 
-    def resampled(self, metric: str, runs: dict[int, list[Run]]) -> FloatArray:
-        """Return a metric on every resample of patients and, where there are several, of seeds.
+    def resampled(self, metric: str, runs: dict[Key, list[Run]]) -> FloatArray:
+        """Return a metric on every resample of cohorts, of their patients and of their seeds, where there are several.
 
         Args:
             metric: a name in `INTERVALS`.
-            runs: fold -> the runs of this method to use.
+            runs: (cohort, fold) -> the runs of this method to use.
 
         Returns:
             (B,). Equal for equal cases and equal numbers of seeds, whichever the method: paired differences may be
             taken.
         """
-        total = np.zeros(1)
-        for number, chosen in runs.items():
-            scored = self.folds[number]
+        folds = {}
+        for (cohort, number), chosen in runs.items():
+            scored = self.folds[cohort, number]
             values = scored.resamples[metric][[scored.runs.index(run) for run in chosen]]  # (S, B)
-            rng = np.random.default_rng([self.bootstrap_seed, number, 1])
+            rng = np.random.default_rng([self.bootstrap_seed, number, 1, cohort])
             seeds = rng.integers(len(values), size=values.shape)
-            total = total + np.take_along_axis(values, seeds, axis=0).mean(axis=0)
-        return total / len(runs)
+            folds[cohort, number] = np.take_along_axis(values, seeds, axis=0).mean(axis=0)
+        cohorts = np.array([np.mean(members, axis=0) for members in by_cohort(folds).values()])  # (R, B)
+        return resample_rows(cohorts, np.random.default_rng([self.bootstrap_seed, len(cohorts), 2]))
+
+
+def by_cohort(folds: Mapping[Key, T]) -> dict[int, list[T]]:
+    """Group what belongs to (cohort, fold) by cohort, in the order given."""
+    grouped: dict[int, list[T]] = defaultdict(list)
+    for (cohort, _), member in folds.items():
+        grouped[cohort].append(member)
+    return grouped
 
 
 def score_methods(runs: Sequence[Run], resamples: int, bootstrap_seed: int) -> tuple[list[Method], list[str]]:
@@ -126,25 +151,27 @@ def score_methods(runs: Sequence[Run], resamples: int, bootstrap_seed: int) -> t
         class).
 
     Raises:
-        InputError: a file is faulty, a run has no labelled test case, the seeds of a fold were tested on different
-            cases, or a case was tested in two folds.
+        InputError: a file is faulty, a run has no labelled test case, the seeds of a fold of a cohort were tested on
+            different cases, or a case was tested in two folds of a cohort.
     """
-    grouped: dict[str, dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    grouped: dict[str, dict[Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if run.predictions.exists():
-            grouped[run.method][run.fold].append(run)
+            grouped[run.method][run.cohort, run.fold].append(run)
     methods, notes = [], []
-    for name, by_fold in grouped.items():
+    for name, members in grouped.items():
         folds = {}
-        for number, members in sorted(by_fold.items()):
-            rng = np.random.default_rng([bootstrap_seed, number, 0])
-            folds[number], fold_notes = _score_fold(members, resamples, rng)
+        for cohort, number in sorted(members):
+            # numpy takes a trailing 0 for nothing, so that runs without cohorts keep their resamples.
+            rng = np.random.default_rng([bootstrap_seed, number, 0, cohort])
+            folds[cohort, number], fold_notes = _score_fold(members[cohort, number], resamples, rng)
             notes += fold_notes
         method = Method(name, folds, bootstrap_seed)
-        twice = method.cases["case_id"].duplicated()
+        twice = method.cases.duplicated(["cohort", "case_id"])
         if twice.any():
-            case = method.cases["case_id"][twice].iloc[0]
-            raise InputError(f"{name}: case {case} is tested in two folds; compare runs of one cohort and one split")
+            case, cohort = method.cases.loc[twice, ["case_id", "cohort"]].iloc[0]
+            where = f"{name}, cohort {cohort}" if len(method.cohorts) > 1 else name
+            raise InputError(f"{where}: case {case} is tested in two folds; compare runs of one cohort and one split")
         methods.append(method)
     return methods, notes
 
@@ -165,15 +192,15 @@ def _score_fold(runs: list[Run], resamples: int, rng: np.random.Generator) -> tu
         if scores and not own_cases.equals(cases):
             raise InputError(
                 f"{run.predictions} and {runs[0].predictions} have different test cases or labels; "
-                "seeds of one fold must be tested on the same"
+                "seeds of one fold must be tested on the same; runs on other patients go into cohort<c>/"
             )
         cases = own_cases
         threshold = statistics.youden_threshold(_labels(val), val["probability"].to_numpy())
         if np.isnan(threshold):
             threshold = 0.5
-            notes.append(f"{_where(run)}: no labelled validation cases of both classes, so the threshold is 0.5.")
+            notes.append(f"{run.name}: no labelled validation cases of both classes, so the threshold is 0.5.")
         if test["label"].nunique() < 2:
-            notes.append(f"{_where(run)}: the test cases have one class only, so its AUROC and AUPRC are undefined.")
+            notes.append(f"{run.name}: the test cases have one class only, so its AUROC and AUPRC are undefined.")
         scores.append(test["probability"].to_numpy())
         thresholds.append(threshold)
     fold = Fold(_labels(cases), cases["patient_id"].to_numpy(), np.vstack(scores))
@@ -217,7 +244,3 @@ def _resampled(fold: Fold, scores: FloatArray, threshold: float, weights: FloatA
 
 def _labels(cases: pd.DataFrame) -> statistics.IntArray:
     return cases["label"].to_numpy().astype(np.int64)
-
-
-def _where(run: Run) -> str:
-    return f"{run.method}, seed {run.seed}, fold {run.fold}"

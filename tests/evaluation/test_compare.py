@@ -14,7 +14,7 @@ from poddistill.evaluation.statistics import auroc, sensitivity, youden_threshol
 
 FIXED_COLUMNS = "method,auroc,auroc_low,auroc_high,auprc,sensitivity,specificity,brier,ece,n,n_positive,seeds,"
 DIFFERENCE_COLUMNS = "method_a,method_b,difference,low,high,p,bootstrap_low,bootstrap_high,bootstrap_p,n,seeds,"
-DIFFERENCE_COLUMNS += "p_holm,p_equivalence,shows,margin,seeds_needed,patients_needed\n"
+DIFFERENCE_COLUMNS += "p_holm,p_equivalence,shows,margin,seeds_needed,patients_needed,cohorts\n"
 
 
 @pytest.fixture
