@@ -18,16 +18,25 @@ def write_run(tmp_path: Path) -> WriteRun:
     """A function that writes one stage folder below ``tmp_path / "runs"`` and returns it.
 
     Every cohort has 90 patients; a third is tested in each of the folds 0 to 2. ``separation`` is the distance of the
-    classes' mean logits in standard deviations; the patients' own difficulty is shared by all methods and seeds.
+    classes' mean logits in standard deviations; the patients' own difficulty is shared by all methods and seeds. A
+    ``replicate`` is a cohort of new patients under the same names, in a folder ``cohort<c>``.
     """
 
-    def write(method: str, seed: int = 0, fold: int = 0, separation: float = 2.0, cohort: str = "mri") -> Path:
-        folder = tmp_path / "runs" / f"seed{seed}-fold{fold}" / method
+    def write(
+        method: str,
+        seed: int = 0,
+        fold: int = 0,
+        separation: float = 2.0,
+        cohort: str = "mri",
+        replicate: int | None = None,
+    ) -> Path:
+        parent = tmp_path / "runs" if replicate is None else tmp_path / "runs" / f"cohort{replicate}"
+        folder = parent / f"seed{seed}-fold{fold}" / method
         (folder / "figures").mkdir(parents=True)
-        shared = np.random.default_rng(len(cohort))
+        shared = np.random.default_rng([len(cohort), replicate or 0])
         labels = np.tile([1, 0, 0], 30)
         difficulty = shared.normal(size=90)
-        own = np.random.default_rng([seed, fold, *method.encode()])
+        own = np.random.default_rng([seed, fold, *method.encode(), *([replicate] if replicate else [])])
         logit = difficulty + separation * labels - 1 + 0.5 * own.normal(size=90)
         test_fold = np.arange(90) // 3 % 3
         split = np.where(test_fold == fold, "test", np.where(test_fold == (fold + 1) % 3, "val", "train"))

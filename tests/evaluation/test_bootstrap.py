@@ -8,6 +8,7 @@ from poddistill.evaluation.bootstrap import (
     bootstrap_p_value,
     percentile_interval,
     resample_patients,
+    resample_rows,
     resampled_auroc,
     resampled_mean,
     resampled_sensitivity,
@@ -92,3 +93,16 @@ def test_p_value_agrees_with_the_interval_and_is_never_zero():
     assert bootstrap_p_value(np.zeros(99)) == 1.0
     assert math.isnan(bootstrap_p_value(np.full(5, np.nan)))
     assert all(map(math.isnan, percentile_interval(np.full(5, np.nan))))
+
+
+def test_resampled_rows_vary_like_a_mean_over_rows_and_within_them():
+    """Both levels: a drawn row is one of R, and its value one of B, each independent of the other draws."""
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(6, 1)) + 0.5 * rng.normal(size=(6, 40_000))
+    drawn = resample_rows(values, np.random.default_rng(3))
+    between, within = values.mean(axis=1).var(), values.var(axis=1).mean()
+    assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
+    assert drawn.var() == pytest.approx((between + within) / 6, rel=0.03)
+    other = resample_rows(values - 0.25, np.random.default_rng(3))
+    np.testing.assert_allclose(drawn - other, 0.25)
+    np.testing.assert_array_equal(resample_rows(values[:1], np.random.default_rng(3)), values[0])

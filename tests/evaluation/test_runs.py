@@ -60,6 +60,22 @@ def test_a_parent_of_another_name_means_seed_0_and_fold_0(tmp_path):
     assert (run.method, run.seed, run.fold) == ("mine", 0, 0)
 
 
+def test_a_folder_above_them_gives_the_cohort(tmp_path, write_run):
+    write_run("student")
+    write_run("student", seed=1, fold=2, replicate=12)
+    write_run("student", replicate=3)
+    runs = find_runs([tmp_path])
+    assert [(run.cohort, run.seed, run.fold) for run in runs] == [(0, 0, 0), (3, 0, 0), (12, 1, 2)]
+    assert [run.name for run in runs] == [
+        "student, seed 0, fold 0",
+        "student, cohort 3, seed 0, fold 0",
+        "student, cohort 12, seed 1, fold 2",
+    ]
+    write_run("student", replicate=0)
+    with pytest.raises(InputError, match=r"are both student, .*seed 0, fold 0; compare one profile at a time"):
+        find_runs([tmp_path])
+
+
 def test_a_run_twice_under_different_profiles_is_refused(tmp_path):
     for profile in ("demo", "paper"):
         folder = tmp_path / profile / "seed0-fold0" / "student"
