@@ -49,11 +49,13 @@ def resample_rows(values: FloatArray, rng: np.random.Generator) -> FloatArray:
         rng: source of randomness; equal generators and shapes give equal draws, so that differences may be taken.
 
     Returns:
-        (B,); of a single row, the row as it is.
+        (B,); of a single row, the row as it is; nan where a row has no value at all, as its mean would be.
     """
     rows, resamples = values.shape
     if rows == 1:
         return values[0]
+    if np.isnan(values).all(axis=1).any():
+        return np.full(resamples, np.nan)
     drawn, of_row = rng.integers(rows, size=values.shape), rng.integers(resamples, size=values.shape)
     return values[drawn, of_row].mean(axis=0)
 

@@ -53,8 +53,8 @@ def shows(estimate: Estimate, p_holm: float, margin: float) -> str:
     """Return what a difference shows, in words.
 
     "a difference" (p after Holm's adjustment below 0.05), "equivalence within <margin>" (p of equivalence below 0.05),
-    "a difference within <margin>" (both), "no difference" (identical rankings), "undecided" (too few seeds or patients
-    to show any of these), or nothing where there is no test.
+    "a difference within <margin>" (both), "no difference" (identical rankings), "undecided" (too few patients,
+    seeds or cohorts to show any of these), or nothing where there is no test.
 
     Args:
         estimate: of `folds.auroc_difference`.

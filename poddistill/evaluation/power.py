@@ -7,7 +7,8 @@ that both do (`folds.Components`). At S' seeds in every fold and r times as many
 
 and the t-test of a true difference d has the noncentral t distribution with shift d / sqrt(V) and the degrees of
 freedom of `folds` (Hillis, Obuchowski & Berbaum, Acad. Radiol. 2011). The parts are themselves estimates, rough ones
-with two or three seeds: read the numbers as orders of magnitude.
+with two or three seeds: read the numbers as orders of magnitude. Over several cohorts (`replicates`) these take the
+place of seeds, with patients_j = 0: no test patients are common to them.
 """
 
 import math

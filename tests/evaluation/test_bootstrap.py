@@ -106,3 +106,5 @@ def test_resampled_rows_vary_like_a_mean_over_rows_and_within_them():
     other = resample_rows(values - 0.25, np.random.default_rng(3))
     np.testing.assert_allclose(drawn - other, 0.25)
     np.testing.assert_array_equal(resample_rows(values[:1], np.random.default_rng(3)), values[0])
+    values[2] = np.nan  # a cohort without a class
+    assert np.isnan(resample_rows(values, np.random.default_rng(3))).all()
