@@ -6,6 +6,7 @@ RUNS     ?= runs
 SEED     ?= 0
 FOLD     ?= 0
 SEEDS    ?= 5
+FIRST    ?= 101
 FOLDS    ?= 1
 DEVICES  ?= 1
 NODES    ?= 1
@@ -16,16 +17,21 @@ LAUNCH   ?=
 
 BIN := .venv/bin
 POD := $(BIN)/poddistill
-RUN := $(RUNS)/$(PROFILE)/seed$(SEED)-fold$(FOLD)
+RUN := $(RUNS)/$(PROFILE)/$(REPLICATE:%=cohort%/)seed$(SEED)-fold$(FOLD)
 SETUP := .venv/.installed
 
-# The demo's cohort is simulated; every other cohort is the user's, made with `poddistill ingest`.
-SIMULATED := cohorts/demo
+# The demo's cohort is simulated, and so is one of its own for each replicate of a study, whose number is its seed. Every
+# other cohort is the user's, made with `poddistill ingest`.
+SIMULATED := cohorts/demo$(REPLICATE:%=-%)
 ifeq ($(PROFILE),demo)
 COHORT ?= $(SIMULATED)
 endif
 COHORT ?=
-SIMULATE_ARGS ?= --seed 1 --n_labelled 700 --n_unlabelled 1900 --n_clips 1000
+SIMULATE_ARGS ?= --n_labelled 700 --n_unlabelled 1900 --n_clips 1000
+
+# Jobs side by side share the cores.
+OMP_THREADS = $${OMP_NUM_THREADS:-$$(n=$$(($$(getconf _NPROCESSORS_ONLN) / $(JOBS))); echo $$((n > 0 ? n : 1)))}
+SIMULATED_FLAG := $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
 
 METHODS := teacher student student-mae student-kd student-scratch
 STAGES  := mae $(METHODS)
@@ -50,7 +56,7 @@ $(SETUP): pyproject.toml constraints.txt
 
 # ---------------------------------------------------------------- the demo and the checks
 demo: $(SETUP) ## everything, end to end, on a simulated cohort
-	@$(MAKE) --no-print-directory -j$(JOBS) pipeline OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(n=$$(($$(getconf _NPROCESSORS_ONLN) / $(JOBS))); echo $$((n > 0 ? n : 1)))}
+	@$(MAKE) --no-print-directory -j$(JOBS) pipeline OMP_NUM_THREADS=$(OMP_THREADS)
 
 test: $(SETUP) ## the tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -65,7 +71,7 @@ lint: $(SETUP) ## format, lint, types, import contracts
 cohort: $(MANIFESTS) ## the cohort (the demo's is simulated as hospital files and ingested)
 
 $(SIMULATED)-hospital/mri/labels.csv: | $(SETUP)
-	$(POD) simulate --out $(SIMULATED)-hospital $(SIMULATE_ARGS)
+	$(POD) simulate --out $(SIMULATED)-hospital --seed $(or $(REPLICATE),1) $(SIMULATE_ARGS)
 
 $(SIMULATED)/mri.csv: $(SIMULATED)-hospital/mri/labels.csv
 	@echo "simulated patients need no secret" > $(SIMULATED).key  # a fixed key: the same folds on every machine
@@ -130,14 +136,20 @@ baselines: student-mae student-kd student-scratch ## all three
 # ---------------------------------------------------------------- the result
 report: $(RUN)/report/index.html ## the table and the report over this seed and fold
 $(RUN)/report/index.html: $(METHODS:%=$(RUN)/%/predictions.csv)
-	$(POD) compare $(RUN) --out $(RUN)/report $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
+	$(POD) compare $(RUN) --out $(RUN)/report $(SIMULATED_FLAG)
 
 pipeline: report ## all stages, the baselines and the report
 
-study: $(SETUP) ## repeats the pipeline over SEEDS seeds and FOLDS folds, and compares them all
+# Each replicate of a simulated study has its own patients, also to pre-train and to teach.
+REPEAT = --no-print-directory -j$(JOBS) pipeline RUNS=$(RUNS)/study OMP_NUM_THREADS=$(OMP_THREADS)
+study: $(SETUP) ## the pipeline SEEDS times, each on a simulated cohort of its own (from seed FIRST), or over seeds and FOLDS of COHORT
+ifeq ($(COHORT),$(SIMULATED))
+	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) $(REPEAT) REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed || exit 1; done
+else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
-	  $(MAKE) --no-print-directory pipeline SEED=$$seed FOLD=$$fold || exit 1; done; done
-	$(POD) compare $(RUNS)/$(PROFILE) --out $(RUNS)/$(PROFILE)/study $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
+	  $(MAKE) $(REPEAT) SEED=$$seed FOLD=$$fold || exit 1; done; done
+endif
+	$(POD) compare $(RUNS)/study/$(PROFILE) --out $(RUNS)/study/$(PROFILE)/report --baseline student-mae $(SIMULATED_FLAG)
 
 dashboard: $(RUN)/report/index.html ## opens the comparison in the browser
 	@$(BIN)/python -m webbrowser -t "file://$(abspath $<)" || true
@@ -154,5 +166,5 @@ bench: $(SETUP) ## every benchmark, with the libraries that they compare with (a
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@for script in store ingest geometry mae_step r2plus1d; do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
-clean: ## removes the demo's cohort and runs; .venv stays
-	rm -rf $(SIMULATED) $(SIMULATED)-hospital $(dir $(SIMULATED)).*.partial-* $(SIMULATED).key $(RUNS)/demo
+clean: ## removes the simulated cohorts and their runs; .venv stays
+	rm -rf $(SIMULATED) $(SIMULATED)-* $(dir $(SIMULATED)).*.partial-* $(SIMULATED).key $(RUNS)/demo $(RUNS)/study/demo

@@ -64,6 +64,33 @@ def test_a_changed_cohort_rebuilds_everything(finished: Path) -> None:
     assert {"mae", *METHODS, "report"} <= planned(finished, "pipeline")
 
 
+def dry_run(*arguments: str) -> str:
+    command = ["make", "--dry-run", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_simulated_study_has_new_patients_in_every_replicate(tmp_path: Path) -> None:
+    plan = dry_run("study", "SEEDS=2", "FIRST=9001", f"RUNS={tmp_path}")
+    for seed, replicate in enumerate((9001, 9002)):
+        assert f"simulate --out cohorts/demo-{replicate}-hospital --seed {replicate} " in plan
+        run = f"{tmp_path}/study/demo/cohort{replicate}/seed{seed}-fold0"
+        assert (
+            f"--run {run}/mae --method mae --cohort cohorts/demo-{replicate} --fold 0 --seed_everything {seed} " in plan
+        )
+        assert f"--run {run}/student-scratch " in plan
+    assert (
+        f"compare {tmp_path}/study/demo --out {tmp_path}/study/demo/report --baseline student-mae --simulated" in plan
+    )
+
+
+def test_a_study_of_a_real_cohort_goes_over_seeds_and_folds(finished: Path) -> None:
+    plan = dry_run("study", "SEEDS=2", "FOLDS=2", f"RUNS={finished}/runs", f"COHORT={finished}/cohort")
+    for seed in (0, 1):
+        for fold in (0, 1):
+            assert f"--run {finished}/runs/study/demo/seed{seed}-fold{fold}/student " in plan
+    assert "simulate" not in plan
+
+
 def test_a_missing_cohort_is_told(tmp_path: Path) -> None:
     command = ["make", f"COHORT={tmp_path / 'nowhere'}", f"RUNS={tmp_path}", "mae"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
