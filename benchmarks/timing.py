@@ -66,9 +66,10 @@ def in_turns(
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float], digits: int = 2) -> str:
-    """Returns the median of the rounds' ratios, with the smallest and the greatest."""
+    """Returns the median of the rounds' ratios, with the smallest and the greatest where there are several."""
     ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
-    return f"{statistics.median(ratios):.{digits}f} ({min(ratios):.{digits}f} to {max(ratios):.{digits}f})"
+    spread = f" ({min(ratios):.{digits}f} to {max(ratios):.{digits}f})" if len(ratios) > 1 else ""
+    return f"{statistics.median(ratios):.{digits}f}{spread}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -98,7 +98,7 @@ def auroc_table(aurocs: dict[str, list[float]]) -> str:
     means = [f"{statistics.mean(side):.3f}" for side in aurocs.values()]
     return table(
         ["test AUROC of the student", *NAMES.values(), "difference"],
-        [*rows, ["mean", *means, f"{statistics.mean(differences):+.3f}{error}"]],
+        [*rows, *([["mean", *means, f"{statistics.mean(differences):+.3f}{error}"]] if len(pairs) > 1 else [])],
     )
 
 
