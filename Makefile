@@ -33,6 +33,7 @@ SIMULATE_ARGS ?= --n_labelled 700 --n_unlabelled 1900 --n_clips 1000
 OMP_THREADS = $${OMP_NUM_THREADS:-$$(n=$$(($$(getconf _NPROCESSORS_ONLN) / $(JOBS))); echo $$((n > 0 ? n : 1)))}
 SIMULATED_FLAG := $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
 
+BENCHMARKS := store ingest geometry reading augmentation mae_step mae_probe r2plus1d distillation_epoch growth gpu trained_student
 METHODS := teacher student student-mae student-kd student-scratch
 STAGES  := mae $(METHODS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
@@ -162,9 +163,9 @@ slurm: $(SETUP) ## submits a stage to SLURM: make slurm STAGE=mae NODES=2 DEVICE
 	sbatch --job-name=$(STAGE) --nodes=$(NODES) --ntasks-per-node=$(DEVICES) --output=$(RUN)/slurm-$(STAGE)-%j.log $(SBATCH_ARGS) \
 	  experiments/slurm/stage.sbatch $(STAGE) PROFILE=$(PROFILE) COHORT=$(COHORT) RUNS=$(RUNS) SEED=$(SEED) FOLD=$(FOLD) DEVICES=$(DEVICES) NODES=$(NODES) STRATEGY=$(STRATEGY) "ARGS=$(ARGS)"
 
-bench: $(SETUP) ## every benchmark, with the libraries that they compare with (about 20 minutes)
+bench: $(SETUP) ## every benchmark of speed, with the libraries that they compare with (hours, on an otherwise idle machine)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
-	@for script in store ingest geometry mae_step r2plus1d; do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+	@for script in $(BENCHMARKS); do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## removes the simulated cohorts and their runs; .venv stays
 	rm -rf $(SIMULATED) $(SIMULATED)-* $(dir $(SIMULATED)).*.partial-* $(SIMULATED).key $(RUNS)/demo $(RUNS)/study/demo
