@@ -11,7 +11,7 @@ def keep_freed_memory() -> None:
     """Lets the C library keep blocks of up to 2 GiB that are freed, instead of giving them back to the system.
 
     glibc maps large blocks anew every time, and their first use is a page fault each 4 KiB, which activations of
-    several MiB pay for in every step. In exchange the process holds its peak of memory until it ends, and some more, for
+    several MiB pay for in every step. In exchange the process holds its peak of memory until it ends, and some more:
     glibc cannot always fill the gap of an aligned block with its like. A C library without `mallopt`, such as musl or
     that of macOS, stays as it is.
     """
