@@ -32,7 +32,6 @@ from timing import in_turns, machine, options, ratio, table
 from torch import Tensor
 
 from data_modules.augmentation import Change, ClipAugmentation, VolumeAugmentation, apply
-from poddistill.training.memory import keep_freed_memory
 
 ROTATION, ZOOM, SHIFT, GAMMA, NOISE = 10.0, 0.1, 0.05, 0.2, 0.03
 WORKERS = (0, 2)
@@ -157,7 +156,6 @@ def sides_of(images: Images) -> dict[str, Callable[[], float]]:
 def main() -> None:
     """Checks, times all sides in turns and prints the table."""
     arguments = options(__doc__).parse_args()
-    keep_freed_memory()  # as `poddistill fit` does
     torch.manual_seed(0)
     set_track_meta(False)  # with it every transform copies a header along
     differences, rows = [], []

@@ -11,8 +11,7 @@ and the store's cases many; these repeat the few, each as a file of its own.
 
 Memory is measured in a process of its own: the greatest during two epochs, less what it held before the data set was
 made. It counts what all processes allocated and batches in shared memory; it leaves out the page cache that holds the
-store's files, for the kernel drops that as soon as memory is asked for, and reads again. All sides keep freed memory
-for the next batch, as `poddistill fit` does.
+store's files, for the kernel drops that as soon as memory is asked for, and reads again.
 """
 
 import multiprocessing
@@ -33,8 +32,6 @@ from reading_cohort import write_cohort, write_nifti, write_videos
 from reading_memory import held
 from reading_sides import BATCH, Side, Videos, cached, data_module, load, opencv, poddistill, raw, through_monai
 from timing import in_turns, machine, options, ratio, table
-
-from poddistill.training.memory import keep_freed_memory
 
 WORKERS = (0, 2, 4)
 HOSPITAL = 16  # volumes and clips that are read from hospital files, a batch for each of four workers
@@ -92,7 +89,6 @@ def memory(name: str, workers: str, cohort: Path) -> float:
 
 
 def _read_and_tell(name: str, workers: int, cohort: Path, results: "SimpleQueue[float]") -> None:
-    keep_freed_memory()
     multiprocessing.set_start_method("fork", force=True)  # of workers; this process would pass on that it was spawned
     before = held()
     side = poddistill(cohort, "mri", workers) if name == VOLUMES else through_monai(cached(cohort), workers)
@@ -119,7 +115,6 @@ def main() -> None:
         "--folder", type=Path, help="where to write, on the disk that counts (default: a temporary one)"
     )
     arguments = parser.parse_args()
-    keep_freed_memory()
     cv2.setNumThreads(0)  # a worker that is forked once OpenCV has threads waits for them for ever
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder, cohort, scratch = Path(name), Path(name) / "cohort", Path(name) / "scratch"

@@ -1,6 +1,8 @@
 """What the data modules of both modalities share: splits, samplers, and reading the store in batches."""
 
+import contextlib
 import math
+import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,8 @@ from data_modules.errors import InputError
 from data_modules.store import read_array, read_arrays
 
 Batch = dict[str, Tensor]
+LARGE = 2**25
+"""Bytes; glibc keeps smaller blocks that are freed for the next batch, and gives back larger ones."""
 
 
 class CohortDataset(Dataset):
@@ -238,7 +242,19 @@ class CohortDataModule(pl.LightningDataModule):
 
 def in_unit_range(image: Tensor) -> Tensor:
     """Returns images as float32 in [0, 1], be they stored as float16 in [0, 1] or uint8, or be they float32 already."""
-    return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
+    if image.dtype == torch.float32:
+        return image
+    large = image.device.type == "cpu" and 4 * image.numel() >= LARGE and hasattr(mmap, "MADV_HUGEPAGE")
+    unit = (_in_huge_pages(image.shape) if large else torch.empty(image.shape, device=image.device)).copy_(image)
+    return unit.div_(255) if image.dtype == torch.uint8 else unit
+
+
+def _in_huge_pages(shape: torch.Size) -> Tensor:
+    """Makes room for float32 in pages of 2 MiB: in those of 4 KiB, fresh memory takes ten times as long as the copy."""
+    memory = mmap.mmap(-1, 4 * shape.numel(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.cohort_module import CohortDataModule
+from data_modules.cohort_module import LARGE, CohortDataModule, in_unit_range
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
 from data_modules.tvus import TVUSDataModule
@@ -109,6 +109,16 @@ def test_training_batches_travel_as_stored_and_become_float32_where_they_arrive(
             arrived = module.on_after_batch_transfer(batch, 0)["image"]
             assert arrived.dtype == torch.float32
             torch.testing.assert_close(arrived, image[batch["index"]], rtol=0, atol=0)
+
+
+def test_a_large_batch_becomes_float32_as_a_small_one_does() -> None:
+    for stored in (torch.rand(2, 1, LARGE // 8 + 1).half(), torch.randint(0, 256, (2, 1, LARGE // 8 + 1)).byte()):
+        large = in_unit_range(stored)
+        assert large.dtype == torch.float32
+        small = torch.cat([in_unit_range(part) for part in stored.split(LARGE // 32, dim=2)], 2)
+        torch.testing.assert_close(large, small, rtol=0, atol=0)
+        large.mul_(2)  # it is as good as any other memory
+        torch.testing.assert_close(large, 2 * small, rtol=0, atol=0)
 
 
 def test_few_labels_keep_the_ratio_of_the_classes_and_grow_by_adding(write_cohort: WriteCohort) -> None:
