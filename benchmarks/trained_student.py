@@ -29,15 +29,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each side (default: 3)")
     parser.add_argument("--budget", type=float, default=1.0, help="part of the epochs, both sides (default: 1)")
+    parser.add_argument(
+        "--demo", action="store_true", help="train the demo's own network; give it a --folder of its own"
+    )
     parser.add_argument("--cohort", type=Path, default=COHORT, help="the default one is simulated where it is missing")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "trained-student", help="of all that is trained")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "trained-student.png")
     arguments = parser.parse_args()
     require("monai")
     from trained_student_plot import draw
-    from trained_student_stages import SIDES, STAGES, Stages
+    from trained_student_stages import NETWORK, SIDES, STAGES, Stages
 
-    stages = Stages(arguments.folder, demo_cohort(arguments.cohort), arguments.budget)
+    network = {} if arguments.demo else NETWORK
+    stages = Stages(arguments.folder, demo_cohort(arguments.cohort), arguments.budget, network)
     seeds = range(arguments.seeds)
     for seed in seeds:
         stages.run(seed)

@@ -47,14 +47,15 @@ class Stages:
         folder: Where all that is trained goes, and ``seconds.json``.
         cohort: As `poddistill ingest` writes it.
         budget: Part of the profile's epochs that all stages of both sides train.
+        network: What replaces the demo's sizes and epochs.
 
     Raises:
         SystemExit: The folder holds times of another profile.
     """
 
-    def __init__(self, folder: Path, cohort: Path, budget: float) -> None:
+    def __init__(self, folder: Path, cohort: Path, budget: float, network: dict[str, Any]) -> None:
         self.folder, self.cohort = folder, cohort
-        self.profile = larger_profile(budget)
+        self.profile = profile_of(network, budget)
         folder.mkdir(parents=True, exist_ok=True)
         self.times, self.profile_file = folder / "seconds.json", folder / "profile.yaml"
         text = yaml.safe_dump({"profile": self.profile}, sort_keys=False)
@@ -147,13 +148,14 @@ class Stages:
         return self.folder / self.key(side, stage, seed)
 
 
-def larger_profile(budget: float) -> dict[str, Any]:
-    """Returns the profile that both sides train: `NETWORK`, the rest the demo's, in the machine's fastest precision.
+def profile_of(network: dict[str, Any], budget: float) -> dict[str, Any]:
+    """Returns the profile of both sides: the network's, the rest the demo's, in the machine's fastest precision.
 
     Args:
-        budget: Part of its epochs; warm-ups and intervals of validation shrink alike.
+        network: What replaces the demo's sizes and epochs.
+        budget: Part of the epochs; warm-ups and intervals of validation shrink alike.
     """
-    profile = yaml.safe_load((ROOT / "experiments" / "pod" / "demo.yaml").read_text())["profile"] | NETWORK
+    profile = yaml.safe_load((ROOT / "experiments" / "pod" / "demo.yaml").read_text())["profile"] | network
     for stage in STAGES if budget != 1 else ():
         every = profile[f"{stage}_validate_every"] = max(1, round(budget * profile[f"{stage}_validate_every"]))
         profile[f"{stage}_epochs"] = max(every, round(budget * profile[f"{stage}_epochs"] / every) * every)
