@@ -22,7 +22,8 @@ SETUP := .venv/.installed
 
 # The demo's cohort is simulated, and so is one of its own for each replicate of a study, whose number is its seed. Every
 # other cohort is the user's, made with `poddistill ingest`.
-SIMULATED := cohorts/demo$(REPLICATE:%=-%)
+REPLICATES := cohorts/demo-replicates
+SIMULATED := $(if $(REPLICATE),$(REPLICATES)/$(REPLICATE),cohorts/demo)
 ifeq ($(PROFILE),demo)
 COHORT ?= $(SIMULATED)
 endif
@@ -31,7 +32,6 @@ SIMULATE_ARGS ?= --n_labelled 700 --n_unlabelled 1900 --n_clips 1000
 
 # Jobs side by side share the cores.
 OMP_THREADS = $${OMP_NUM_THREADS:-$$(n=$$(($$(getconf _NPROCESSORS_ONLN) / $(JOBS))); echo $$((n > 0 ? n : 1)))}
-SIMULATED_FLAG := $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
 
 BENCHMARKS := store ingest geometry reading augmentation mae_step mae_probe r2plus1d distillation_epoch growth gpu trained_student
 METHODS := teacher student student-mae student-kd student-scratch
@@ -137,20 +137,21 @@ baselines: student-mae student-kd student-scratch ## all three
 # ---------------------------------------------------------------- the result
 report: $(RUN)/report/index.html ## the table and the report over this seed and fold
 $(RUN)/report/index.html: $(METHODS:%=$(RUN)/%/predictions.csv)
-	$(POD) compare $(RUN) --out $(RUN)/report $(SIMULATED_FLAG)
+	$(POD) compare $(RUN) --out $(RUN)/report $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
 
 pipeline: report ## all stages, the baselines and the report
 
 # Each replicate of a simulated study has its own patients, also to pre-train and to teach.
-REPEAT = --no-print-directory -j$(JOBS) pipeline RUNS=$(RUNS)/study OMP_NUM_THREADS=$(OMP_THREADS)
 study: $(SETUP) ## the pipeline SEEDS times, each on a simulated cohort of its own (from seed FIRST), or over seeds and FOLDS of COHORT
 ifeq ($(COHORT),$(SIMULATED))
-	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) $(REPEAT) REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed || exit 1; done
+	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline RUNS=$(RUNS)/study \
+	  REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed OMP_NUM_THREADS=$(OMP_THREADS) || exit 1; done
+	$(POD) compare $(RUNS)/study/$(PROFILE) --out $(RUNS)/study/$(PROFILE)/report --baseline student-mae --simulated
 else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
-	  $(MAKE) $(REPEAT) SEED=$$seed FOLD=$$fold || exit 1; done; done
+	  $(MAKE) --no-print-directory pipeline SEED=$$seed FOLD=$$fold || exit 1; done; done
+	$(POD) compare $(RUNS)/$(PROFILE) --out $(RUNS)/$(PROFILE)/study --baseline student-mae
 endif
-	$(POD) compare $(RUNS)/study/$(PROFILE) --out $(RUNS)/study/$(PROFILE)/report --baseline student-mae $(SIMULATED_FLAG)
 
 dashboard: $(RUN)/report/index.html ## opens the comparison in the browser
 	@$(BIN)/python -m webbrowser -t "file://$(abspath $<)" || true
@@ -168,4 +169,4 @@ bench: $(SETUP) ## every benchmark of speed, with the libraries that they compar
 	@for script in $(BENCHMARKS); do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## removes the simulated cohorts and their runs; .venv stays
-	rm -rf $(SIMULATED) $(SIMULATED)-* $(dir $(SIMULATED)).*.partial-* $(SIMULATED).key $(RUNS)/demo $(RUNS)/study/demo
+	rm -rf $(SIMULATED) $(SIMULATED)-hospital $(dir $(SIMULATED)).*.partial-* $(SIMULATED).key $(REPLICATES) $(RUNS)/demo $(RUNS)/study/demo

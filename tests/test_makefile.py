@@ -72,10 +72,11 @@ def dry_run(*arguments: str) -> str:
 def test_a_simulated_study_has_new_patients_in_every_replicate(tmp_path: Path) -> None:
     plan = dry_run("study", "SEEDS=2", "FIRST=9001", f"RUNS={tmp_path}")
     for seed, replicate in enumerate((9001, 9002)):
-        assert f"simulate --out cohorts/demo-{replicate}-hospital --seed {replicate} " in plan
+        assert f"simulate --out cohorts/demo-replicates/{replicate}-hospital --seed {replicate} " in plan
         run = f"{tmp_path}/study/demo/cohort{replicate}/seed{seed}-fold0"
         assert (
-            f"--run {run}/mae --method mae --cohort cohorts/demo-{replicate} --fold 0 --seed_everything {seed} " in plan
+            f"--run {run}/mae --method mae --cohort cohorts/demo-replicates/{replicate} --fold 0 --seed_everything {seed} "
+            in plan
         )
         assert f"--run {run}/student-scratch " in plan
     assert (
@@ -83,11 +84,10 @@ def test_a_simulated_study_has_new_patients_in_every_replicate(tmp_path: Path) -
     )
 
 
-def test_a_study_of_a_real_cohort_goes_over_seeds_and_folds(finished: Path) -> None:
+def test_a_study_of_a_real_cohort_adds_the_missing_seeds_and_folds(finished: Path) -> None:
     plan = dry_run("study", "SEEDS=2", "FOLDS=2", f"RUNS={finished}/runs", f"COHORT={finished}/cohort")
-    for seed in (0, 1):
-        for fold in (0, 1):
-            assert f"--run {finished}/runs/study/demo/seed{seed}-fold{fold}/student " in plan
+    runs = {f"seed{seed}-fold{fold}" for seed in (0, 1) for fold in (0, 1)}
+    assert {run for run in runs if f"--run {finished}/runs/demo/{run}/student " in plan} == runs - {"seed0-fold0"}
     assert "simulate" not in plan
 
 

@@ -20,7 +20,8 @@ class FiniteWeights(Callback):
         """Looks at every weight."""
         for name, weight in pl_module.named_parameters():
             if not weight.isfinite().all():
+                exact = "" if trainer.precision == "32-true" else f", or set precision ({trainer.precision}) to 32-true"
                 raise InputError(
                     f"training came apart by epoch {trainer.current_epoch + 1}: {name} is not finite; lower "
-                    f"optimisation.lr, or set precision ({trainer.precision}) to 32-true"
+                    f"optimisation.lr{exact}"
                 )

@@ -213,7 +213,7 @@ def test_options_win_over_the_checkpoint_that_is_resumed(options: Options, pipel
 
 
 def test_a_training_that_comes_apart_ends_and_keeps_nothing_of_it(options: Options, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"came apart by epoch 2: .* is not finite; lower optimisation\.lr"):
+    with pytest.raises(InputError, match=r"came apart by epoch 2: .* is not finite; lower optimisation\.lr$"):
         run(["fit", *options("teacher", tmp_path, "--profile.teacher_lr", "1e30")])
     assert not list(tmp_path.glob("checkpoints/*.ckpt"))
 
