@@ -15,6 +15,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from data_modules.errors import InputError, UsageError
 from poddistill.training.checkpoints import read_checkpoint
+from poddistill.training.memory import keep_freed_memory
 from poddistill.training.precision import fastest_precision
 from poddistill.training.run_folder import BestCheckpoint, RunConfig, is_dry
 
@@ -77,6 +78,7 @@ def run(argv: Sequence[str]) -> None:
         UsageError: If an option or a configuration file is wrong.
         InputError: If a class does not accept its options, or the data or a checkpoint is bad.
     """
+    keep_freed_memory()
     try:
         _cli(argv, run=True)
     finally:
