@@ -17,9 +17,9 @@ from torch import Tensor
 
 from data_modules.unpaired import UnpairedDataModule
 from poddistill.lightning_cli import StageCLI
-from poddistill.losses.pairing import TeacherBank
+from poddistill.losses.unpaired import TeacherBank
+from poddistill.pod.cohorts import teacher_bank
 from poddistill.pod.student_kd import StudentKD
-from poddistill.pod.teacher_outputs import teacher_bank
 from poddistill.pod.teacher_tvus import TeacherTVUS
 
 

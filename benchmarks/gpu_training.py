@@ -13,8 +13,10 @@ from torch import Tensor
 
 from poddistill.losses.distillation import OutputRegression
 from poddistill.losses.labels import WeightedBCE
-from poddistill.losses.pairing import LabelMatchedPairing, TeacherBank
+from poddistill.losses.pairing import LabelMatchedPairing
 from poddistill.losses.schedules import ExponentialSchedule
+from poddistill.losses.transfer import PairedOutputs
+from poddistill.losses.unpaired import TeacherBank, no_covariates
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
 from poddistill.nets.r2plus1d import R2Plus1D
 from poddistill.nets.vision_transformer import VisionTransformer3D
@@ -71,8 +73,10 @@ class Bench:
         )
         if name == "student":
             optimisation = AdamWCosine(lr=1e-4, warmup_epochs=0, layer_decay=profile.student_layer_decay)
-            distilled = (LabelMatchedPairing(), OutputRegression("probability"), ExponentialSchedule(0.9))
-            return StudentKD(encoder, WeightedBCE(), optimisation, None, None, *distilled)
+            transfer = PairedOutputs(LabelMatchedPairing(), OutputRegression("probability"))
+            return StudentKD(
+                encoder, WeightedBCE(), optimisation, None, "in memory", transfer, ExponentialSchedule(0.9)
+            )
         decoder = (profile.decoder_width, profile.decoder_depth, profile.decoder_heads)
         ratios = {"mask_ratio": profile.mask_ratio, "prediction_ratio": profile.mae_prediction_ratio}
         network = MaskedAutoEncoder3D(encoder, *decoder, **ratios)
@@ -105,7 +109,9 @@ class Training:
         self.module = bench.stage(stage, checkpointing).to(bench.device).train()
         if stage == "student":  # what the frozen teacher has said of 100 clips
             labels = (torch.arange(100.0, device=bench.device) % 2).float()
-            self.module.bank = TeacherBank(4 * labels - 2, labels, tuple(map(str, range(100))))
+            names, features = tuple(map(str, range(100))), labels[:, None]
+            self.module.bank = TeacherBank(4 * labels - 2, labels, names, features, no_covariates(100))
+            self.module.covariates = no_covariates(1000).to(bench.device)
         self.optimizer, _ = self.module.optimisation(self.module, 10_000, 1)
 
     def compile(self) -> "Training":

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
@@ -120,6 +121,11 @@ class CohortDataModule(pl.LightningDataModule):
         seed: Of order and draw; None: the run's own seed (``seed_everything``), else 0.
         drop_last: Leave out the last, smaller training batch of an epoch, unless it is the only one.
         cache_gb: Keep the arrays in RAM where a loader's take no more than this, in GB, and num_workers is 0.
+        unlabelled_batch_size: Cases without a label, other than those that are trained on, that every training batch
+            holds at its end beside `batch_size` labelled ones, their labels nan. An epoch is still a pass over the
+            labelled; each takes other ones of the unlabelled.
+        shuffle_labels: Deal the training labels to the training cases at random, as a control. Validation and test
+            cases keep theirs.
 
     Raises:
         InputError: The cohort, the fold or an option is wrong.
@@ -139,8 +145,14 @@ class CohortDataModule(pl.LightningDataModule):
         seed: int | None = None,
         drop_last: bool = True,
         cache_gb: float = 4.0,
+        unlabelled_batch_size: int = 0,
+        shuffle_labels: bool = False,
     ) -> None:
         super().__init__()
+        if unlabelled_batch_size < 0 or (unlabelled_batch_size and include_unlabelled):
+            raise InputError(
+                f"unlabelled_batch_size is {unlabelled_batch_size}: give at least 0, and 0 with include_unlabelled"
+            )
         self.cohort = Path(cohort)
         self.fold = fold
         self.batch_size = batch_size
@@ -150,22 +162,29 @@ class CohortDataModule(pl.LightningDataModule):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         self.drop_last = drop_last
         self.cache_gb = cache_gb
+        self.unlabelled_batch_size = unlabelled_batch_size
         self.manifest = read_manifest(self.cohort, self.modality)
         self.manifest["split"] = self._split(n_labelled)
+        if shuffle_labels:
+            shuffled = np.random.default_rng(self.seed).permutation(self.train_labels)
+            self.manifest.loc[self.manifest["split"].eq("train"), "label"] = shuffled
 
     @property
     def train_labels(self) -> np.ndarray:
         """Labels (N,) that are trained on, float, 0 or 1."""
         return self.manifest["label"].to_numpy(dtype=float)[self._rows("train")]
 
-    def train_dataloader(self) -> DataLoader:
-        """Returns the training loader."""
+    def train_dataloader(self) -> DataLoader | CombinedLoader:
+        """Returns the training loader; that of two kinds of batches, if unlabelled cases come beside the labelled."""
         rows = self._rows("train", "unlabelled") if self.include_unlabelled else self._rows("train")
         if not len(rows):
             raise InputError(
                 f"{self.cohort}: no labelled {self.modality} case is left to train on; add labels and ingest again"
             )
-        return self._loader(rows, training=True)
+        labelled = self._loader(rows, training=True)
+        if not self.unlabelled_batch_size:
+            return labelled
+        return CombinedLoader({"labelled": labelled, "unlabelled": self._beside(len(labelled))}, "min_size")
 
     def val_dataloader(self) -> DataLoader:
         """Returns the loader of the labelled validation cases."""
@@ -190,7 +209,10 @@ class CohortDataModule(pl.LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Makes images float32 in [0, 1] where they now are, and augments them in training."""
+        """Makes images float32 in [0, 1] where they now are, and augments them in training; joins the two kinds."""
+        if "labelled" in batch:
+            parts: tuple[Batch, Batch] = (batch["labelled"], batch["unlabelled"])  # type: ignore[assignment]
+            batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         batch["image"] = in_unit_range(batch["image"])
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
             batch["image"] = self.augmentation(batch["image"])
@@ -218,24 +240,40 @@ class CohortDataModule(pl.LightningDataModule):
             )
         return rows
 
-    def _dataset(self, rows: np.ndarray, training: bool = False) -> CohortDataset:
+    def _beside(self, steps: int) -> DataLoader:
+        """The loader of the unlabelled part of training batches, long enough for so many steps."""
+        rows = self._rows("unlabelled")
+        if not len(rows):
+            raise InputError(
+                f"{self.cohort}: unlabelled_batch_size is {self.unlabelled_batch_size}, but no {self.modality} case is "
+                "left that is not trained on with its label; set it to 0 or lower n_labelled"
+            )
+        world_size = self.trainer.world_size if self.trainer is not None else 1
+        needed = steps * self.unlabelled_batch_size * world_size
+        repeated = np.resize(rows, max(len(rows), needed))
+        return self._loader(repeated, training=True, hide_labels=True, batch_size=self.unlabelled_batch_size)
+
+    def _dataset(self, rows: np.ndarray, training: bool = False, hide_labels: bool = False) -> CohortDataset:
         cache_bytes = 0 if self.num_workers else self.cache_gb * 1e9
-        hide_labels = training and self.include_unlabelled
+        hide_labels = hide_labels or (training and self.include_unlabelled)
         return CohortDataset(self.cohort, self.manifest, rows, hide_labels, cache_bytes, as_stored=training)
 
-    def _loader(self, rows: np.ndarray, training: bool = False) -> DataLoader:
+    def _loader(
+        self, rows: np.ndarray, training: bool = False, hide_labels: bool = False, batch_size: int | None = None
+    ) -> DataLoader:
+        batch_size = batch_size or self.batch_size
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-        dataset = self._dataset(rows, training)
+        dataset = self._dataset(rows, training, hide_labels)
         # Lightning leaves a DistributedSampler alone and tells it the epoch, which is all that its order depends on.
         sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=training, seed=self.seed)
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=_hand_over,
             pin_memory=torch.cuda.is_available(),
-            drop_last=training and self.drop_last and len(sampler) > self.batch_size,
+            drop_last=training and self.drop_last and len(sampler) > batch_size,
             persistent_workers=self.num_workers > 0,
         )
 

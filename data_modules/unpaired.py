@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
+from scipy.stats import norm, rankdata
 from torch.utils.data import DataLoader
 
+from data_modules.cohort import COLUMNS
 from data_modules.cohort_module import Batch
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
@@ -30,12 +33,20 @@ class UnpairedDataModule(pl.LightningDataModule):
         tvus: The ultrasound; None where nothing is distilled. With an augmentation, what `clips` gives is augmented.
         clip_copies: How many times `clips` gives every clip, each time augmented anew; more than 1 only with an
             augmentation of `tvus`.
+        covariates: Columns of both manifests that `covariate_scores` gives, such as age or pain.
 
     Raises:
-        InputError: The two have another cohort or another fold, or `clip_copies` is out of range.
+        InputError: The two have another cohort or another fold, a covariate is missing, or `clip_copies` is out of
+            range.
     """
 
-    def __init__(self, mri: MRIDataModule, tvus: TVUSDataModule | None = None, clip_copies: int = 1) -> None:
+    def __init__(
+        self,
+        mri: MRIDataModule,
+        tvus: TVUSDataModule | None = None,
+        clip_copies: int = 1,
+        covariates: list[str] | None = None,
+    ) -> None:
         super().__init__()
         if clip_copies < 1:
             raise InputError(f"data.clip_copies is {clip_copies}: give at least 1")
@@ -50,6 +61,14 @@ class UnpairedDataModule(pl.LightningDataModule):
         self.mri = mri
         self.tvus = tvus
         self.clip_copies = clip_copies
+        self.covariates = covariates or []
+        for part in (mri, tvus):
+            for name in self.covariates if part is not None else ():
+                if part is not None and name not in part.manifest.columns[len(COLUMNS) :]:
+                    raise InputError(
+                        f"data.covariates: {part.cohort / part.modality}.csv has no covariate {name}; it must be a "
+                        "column of both manifests"
+                    )
 
     @property
     def manifest(self) -> pd.DataFrame:
@@ -67,7 +86,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         if self.tvus is not None:
             self.tvus.trainer = self.trainer
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | CombinedLoader:
         """Returns the MRI's training loader."""
         return self.mri.train_dataloader()
 
@@ -86,6 +105,29 @@ class UnpairedDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments MRI training batches."""
         return self.mri.on_after_batch_transfer(batch, dataloader_idx)
+
+    def covariate_scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the covariates of all volumes (M, C) and of the training clips (N, C), float32, on one scale.
+
+        A covariate becomes the normal score of its rank, Phi^-1(rank / (n + 1)), among the n training cases of both
+        cohorts, labelled or not: skewed ones, such as CA-125, need no transformation of their own, and an outlier
+        cannot lead. Equal values share their mean rank; a missing value is 0, the middle. Validation and test volumes
+        are 0, for their covariates take no part in training. Clips come in the order of `clips`, without copies.
+
+        Raises:
+            InputError: As `clips`.
+        """
+        tvus, clips = self._clip_rows() if self.tvus is not None else (None, np.empty(0, dtype=int))
+        volumes = np.flatnonzero(self.manifest["split"].isin(["train", "unlabelled"]))
+        mri_scores = np.zeros((len(self.manifest), len(self.covariates)), dtype=np.float32)
+        tvus_scores = np.zeros((len(clips), len(self.covariates)), dtype=np.float32)
+        for column, name in enumerate(self.covariates):
+            values = [self.manifest[name].to_numpy(dtype=float)[volumes]]
+            if tvus is not None:
+                values.append(tvus.manifest[name].to_numpy(dtype=float)[clips])
+            scores = _normal_scores(np.concatenate(values))
+            mri_scores[volumes, column], tvus_scores[:, column] = np.split(scores, [len(volumes)])
+        return mri_scores, tvus_scores
 
     def clips(self, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Yields the labelled training clips in their order, whole in every process, `clip_copies` times.
@@ -141,3 +183,10 @@ class UnpairedDataModule(pl.LightningDataModule):
                 f"{self.tvus.cohort}: no labelled TVUS clip is in the training folds; ingest labelled clips"
             )
         return self.tvus, rows
+
+
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(values)
+    scores = np.zeros(len(values))
+    scores[known] = norm.ppf(rankdata(values[known]) / (known.sum() + 1))
+    return scores

@@ -1,14 +1,8 @@
-"""What the student's output regresses: the distillation loss L_KD.
+"""How an output of the student is compared with one of the teacher.
 
 Zhang et al., "Distilling Missing Modality Knowledge from Ultrasound for Endometriosis Diagnosis with Magnetic
-Resonance Images", ISBI 2023 (arXiv 2307.02000), minimise over the MRI student, the ultrasound teacher frozen,
-
-    L = w L_KD + (1 - w) L_labels,    w = alpha^epoch,
-
-where L_KD makes the student's output regress the teacher's. The paper settles that, and that MRI and
-ultrasound are of different patients. Whether logits or probabilities are regressed, and by which norm, it
-leaves open: each class says what is ours. Who meets whom is `poddistill.losses.pairing`; w is
-`poddistill.losses.schedules`.
+Resonance Images", ISBI 2023 (arXiv 2307.02000), let the student's output regress the teacher's. Whether logits or
+probabilities are regressed, and by which norm, the paper leaves open: each class says what is ours.
 """
 
 from abc import ABC, abstractmethod
@@ -21,23 +15,23 @@ from data_modules.errors import InputError
 
 
 class DistillationLoss(ABC):
-    """L_KD of a batch; the type by which configurations name one."""
+    """Loss l(s, t) of pairs of outputs; the type by which configurations name one."""
 
     @abstractmethod
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Compares logits (B,) with logits (B,); returns a scalar."""
+        """Compares logits (B,) with logits (B,); returns float32 (B,)."""
 
 
 class OutputRegression(DistillationLoss):
-    """L_KD = 1/B sum_i |f(s_i) - f(t_i)|^p.
+    """l(s, t) = |f(s) - f(t)|^p.
 
-    B is the batch size, s_i the student's logit of MRI i, t_i the frozen teacher's logit of the clip paired
-    with it; f(x) = x on the logit and 1 / (1 + e^-x) on the probability; p = 2 for `l2` and 1 for `l1`. That
-    outputs are regressed is the paper's; logits and p = 2 as the defaults are ours.
+    s is the student's logit of an MRI, t the frozen teacher's logit of the clip paired with it; f(x) = x on the logit
+    and 1 / (1 + e^-x) on the probability; p = 2 for `l2` and 1 for `l1`. That outputs are regressed is the paper's;
+    logits and p = 2 as the defaults are ours.
 
     Args:
         on: Compare `logit` or `probability`.
-        norm: `l2`, the mean squared, or `l1`, the mean absolute difference.
+        norm: `l2`, the squared, or `l1`, the absolute difference.
 
     Raises:
         InputError: An option is none of these.
@@ -52,20 +46,19 @@ class OutputRegression(DistillationLoss):
         self.norm = norm
 
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Compares logits (B,) with logits (B,); returns a scalar."""
+        """Compares logits (B,) with logits (B,); returns float32 (B,)."""
         if self.on == "probability":
             student_logits, teacher_logits = student_logits.sigmoid(), teacher_logits.sigmoid()
         distance = functional.mse_loss if self.norm == "l2" else functional.l1_loss
-        return distance(student_logits, teacher_logits)
+        return distance(student_logits, teacher_logits, reduction="none")
 
 
 class BernoulliKL(DistillationLoss):
-    """L_KD = T^2/B sum_i KL(Bernoulli(q_i) || Bernoulli(p_i)).
+    """l(s, t) = T^2 KL(Bernoulli(q) || Bernoulli(p)).
 
-    q_i = sigmoid(t_i / T) and p_i = sigmoid(s_i / T), with B, s_i and t_i as in `OutputRegression`, T the
-    temperature, and KL = q log(q / p) + (1 - q) log((1 - q) / (1 - p)). T^2 keeps the gradient's size when T
-    changes (Hinton, Vinyals and Dean, 2015, arXiv 1503.02531). Not the paper's form: ours, the usual one in
-    distillation.
+    q = sigmoid(t / T) and p = sigmoid(s / T), with s and t as in `OutputRegression`, T the temperature, and
+    KL = q log(q / p) + (1 - q) log((1 - q) / (1 - p)). T^2 keeps the gradient's size when T changes (Hinton, Vinyals and
+    Dean, 2015, arXiv 1503.02531). Not the paper's form: ours, the usual one in distillation.
 
     Args:
         temperature: T, above 0.
@@ -80,11 +73,11 @@ class BernoulliKL(DistillationLoss):
         self.temperature = temperature
 
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Compares logits (B,) with logits (B,); returns a scalar."""
+        """Compares logits (B,) with logits (B,); returns float32 (B,)."""
         student, teacher = student_logits / self.temperature, teacher_logits / self.temperature
         target = teacher.sigmoid()
         # KL is the cross-entropy less the target's entropy; from logits both stay finite where q or p round
         # to 0 or 1.
-        cross_entropy = functional.binary_cross_entropy_with_logits(student, target)
-        entropy = functional.binary_cross_entropy_with_logits(teacher, target)
+        cross_entropy = functional.binary_cross_entropy_with_logits(student, target, reduction="none")
+        entropy = functional.binary_cross_entropy_with_logits(teacher, target, reduction="none")
         return self.temperature**2 * (cross_entropy - entropy)

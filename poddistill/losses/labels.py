@@ -45,16 +45,8 @@ class WeightedBCE:
         Raises:
             InputError: Weights are to be balanced and a class has no training label.
         """
-        if self.pos_weight != "balanced":
-            return
-        free, obliterated = int((labels == 0).sum()), int((labels == 1).sum())
-        if not free or not obliterated:
-            raise InputError(
-                f"pos_weight balanced needs both classes, but {free} training labels are 0 and {obliterated} "
-                "are 1: add labels or set pos_weight to null"
-            )
-        n = free + obliterated
-        self.class_weights = (n / (2 * free), n / (2 * obliterated))
+        if self.pos_weight == "balanced":
+            self.class_weights = balanced_weights(labels)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Scores a batch.
@@ -74,3 +66,19 @@ class WeightedBCE:
         weight = torch.where(target == 1, positive, negative) * labelled
         losses = functional.binary_cross_entropy_with_logits(logits.float(), target, weight=weight, reduction="sum")
         return losses / labelled.sum().clamp(min=1)
+
+
+def balanced_weights(labels: Tensor) -> tuple[float, float]:
+    """Returns N / (2 N_c) of class 0 and 1, N_c of the N labels being c; labels (M,) may hold nan, which do not count.
+
+    Raises:
+        InputError: A class has no label.
+    """
+    free, obliterated = int((labels == 0).sum()), int((labels == 1).sum())
+    if not free or not obliterated:
+        raise InputError(
+            f"balanced classes need both, but {free} training labels are 0 and {obliterated} are 1: add labels or do "
+            "not balance"
+        )
+    n = free + obliterated
+    return n / (2 * free), n / (2 * obliterated)

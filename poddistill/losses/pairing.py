@@ -1,49 +1,20 @@
 """Which ultrasound clip an MRI meets in the distillation loss, though the two are of different patients."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from data_modules.errors import InputError
-
-
-@dataclass(frozen=True, eq=False)
-class TeacherBank:
-    """The frozen teacher's outputs on the training clips.
-
-    Attributes:
-        logits: float (N,), finite.
-        labels: float (N,), 1 = POD obliterated, 0 = free, nan = unlabelled.
-        case_ids: The N clips' case ids.
-
-    Raises:
-        InputError: There is no clip, the lengths differ, or a logit is not finite.
-    """
-
-    logits: Tensor
-    labels: Tensor
-    case_ids: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        n = len(self.case_ids)
-        if n == 0:
-            raise InputError("the teacher's bank is empty: the TVUS training split needs at least one clip")
-        if self.logits.shape != (n,) or self.labels.shape != (n,):
-            shapes = f"logits {tuple(self.logits.shape)} and labels {tuple(self.labels.shape)}"
-            raise InputError(f"the teacher's bank has {n} case_ids but {shapes}: give one of each a clip")
-        if not self.logits.isfinite().all():
-            worst = self.case_ids[int(self.logits.isfinite().logical_not().nonzero()[0])]
-            raise InputError(f"the teacher's logit of {worst} is not finite: train the teacher again")
+from poddistill.losses.unpaired import StudentBatch, TeacherBank
 
 
 class Pairing(ABC):
     """Chooses a clip for every MRI of a batch; the type by which configurations name one."""
 
     @abstractmethod
-    def __call__(self, labels: Tensor, bank: TeacherBank, generator: Generator | None = None) -> Tensor:
-        """Returns int64 (B,), rows of the bank, for labels (B,)."""
+    def __call__(self, student: StudentBatch, bank: TeacherBank, generator: Generator | None = None) -> Tensor:
+        """Returns int64 (B,), rows of the bank, for a batch of B volumes."""
 
 
 class LabelMatchedPairing(Pairing):
@@ -53,22 +24,22 @@ class LabelMatchedPairing(Pairing):
     nothing but the label. Draws are independent, uniform and with replacement, anew at every call (ours).
     """
 
-    def __call__(self, labels: Tensor, bank: TeacherBank, generator: Generator | None = None) -> Tensor:
+    def __call__(self, student: StudentBatch, bank: TeacherBank, generator: Generator | None = None) -> Tensor:
         """Draws a clip for every MRI.
 
         Args:
-            labels: (B,), 1 = obliterated or 0 = free.
+            student: The MRI, all with a label.
             bank: The clips to draw from.
             generator: A CPU generator; None draws from torch's global one.
 
         Returns:
-            int64 (B,), rows of the bank, on the device of `labels`.
+            int64 (B,), rows of the bank, on the student's device.
 
         Raises:
             InputError: An MRI is unlabelled, or the bank has no clip of a label that is needed.
         """
-        wanted = labels.detach().cpu()
-        offered = bank.labels.detach().cpu()
+        wanted = student.labels.cpu()
+        offered = bank.labels.cpu()
         index = torch.empty(wanted.shape, dtype=torch.int64)
         matched = 0
         for value, meaning in ((0, "free"), (1, "obliterated")):
@@ -85,21 +56,21 @@ class LabelMatchedPairing(Pairing):
             matched += n
         if matched < len(wanted):
             raise InputError("LabelMatchedPairing met an MRI without label: give it labelled MRI or use RandomPairing")
-        return index.to(labels.device)
+        return index.to(student.labels.device)
 
 
 class RandomPairing(Pairing):
     """Gives every MRI any clip, whatever its label: the control for matching labels (ours)."""
 
-    def __call__(self, labels: Tensor, bank: TeacherBank, generator: Generator | None = None) -> Tensor:
+    def __call__(self, student: StudentBatch, bank: TeacherBank, generator: Generator | None = None) -> Tensor:
         """Draws a clip for every MRI.
 
         Args:
-            labels: (B,); only their number counts.
+            student: The MRI; only their number counts.
             bank: The clips to draw from.
             generator: A CPU generator; None draws from torch's global one.
 
         Returns:
-            int64 (B,), rows of the bank, on the device of `labels`.
+            int64 (B,), rows of the bank, on the student's device.
         """
-        return torch.randint(len(bank.case_ids), (len(labels),), generator=generator).to(labels.device)
+        return torch.randint(len(bank.case_ids), (len(student),), generator=generator).to(student.labels.device)

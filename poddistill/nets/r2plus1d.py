@@ -74,7 +74,11 @@ class R2Plus1D(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Classifies clips (B, C, T, H, W): logits (B,) if there is one class, else (B, num_classes)."""
-        logits = self.fc(self.features(clip))
+        return self.logits(self.features(clip))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Classifies features (B, 8 * width) as `features` returns them: logits (B,), or (B, num_classes)."""
+        logits = self.fc(features)
         return logits.squeeze(1) if logits.shape[1] == 1 else logits
 
     def features(self, clip: Tensor) -> Tensor:

@@ -1,16 +1,19 @@
 """Stage 3: the MRI student learns from few labels and from the ultrasound of other patients."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from data_modules.errors import InputError
-from poddistill.losses.distillation import DistillationLoss
+from poddistill.losses.controls import Control
 from poddistill.losses.labels import WeightedBCE
-from poddistill.losses.pairing import Pairing, TeacherBank
 from poddistill.losses.schedules import Schedule
+from poddistill.losses.transfer import Transfer
+from poddistill.losses.unpaired import StudentBatch, TeacherBank
 from poddistill.nets.head import Head
+from poddistill.pod.cohorts import student_cohort, teacher_bank
 from poddistill.pod.detector import Batch, Detector
-from poddistill.pod.teacher_outputs import teacher_bank
 from poddistill.training.checkpoints import load_encoder
 from poddistill.training.optimisation import Optimisation
 
@@ -23,12 +26,13 @@ class StudentKD(Detector):
 
         loss = w(epoch) * L_KD + (1 - w(epoch)) * L_labels,    w(epoch) = alpha ** epoch
 
-    L_KD lets the student's output regress the teacher's on a clip of *another* patient, L_labels is the loss of the
+    L_KD lets the student's output regress the teacher's on clips of *other* patients, L_labels is the loss of the
     labels. How MRI and clip are matched, what is regressed and alpha are not settled by the paper; they are the
-    arguments `pairing`, `distillation` and `schedule`.
+    arguments `transfer` and `schedule`. Some ways of transfer also learn from unlabelled MRI, which come in the same
+    batch; L_labels leaves those out.
 
-    Without `init_encoder` the encoder starts from scratch; without `teacher` the loss is L_labels alone. Those two are
-    the baselines.
+    Without `init_encoder` the encoder starts from scratch; without `transfer`, or without a `teacher` where it needs
+    one, the loss is L_labels alone. Those are the baselines.
 
     Logs ``train/loss`` and its parts ``train/labels`` and ``train/distillation``, ``train/distillation_weight``, and
     the scores of `Detector`.
@@ -39,9 +43,9 @@ class StudentKD(Detector):
         optimisation: Makes optimiser and learning-rate schedule.
         init_encoder: Checkpoint of `MAEPretrain` whose encoder to start from.
         teacher: Checkpoint of `TeacherTVUS`.
-        pairing: Chooses a clip for every volume.
-        distillation: L_KD.
+        transfer: L_KD.
         schedule: w(epoch).
+        control: Replaces the teacher's outputs by some that know less, to see what a gain comes from.
     """
 
     def __init__(
@@ -51,9 +55,9 @@ class StudentKD(Detector):
         optimisation: Optimisation,
         init_encoder: str | None = None,
         teacher: str | None = None,
-        pairing: Pairing | None = None,
-        distillation: DistillationLoss | None = None,
+        transfer: Transfer | None = None,
         schedule: Schedule | None = None,
+        control: Control | None = None,
     ) -> None:
         super().__init__(label_loss, optimisation)
         self.save_hyperparameters()
@@ -63,10 +67,11 @@ class StudentKD(Detector):
         nn.init.zeros_(self.head.bias)
         self.init_encoder = init_encoder
         self.teacher = teacher
-        self.pairing = pairing
-        self.distillation = distillation
+        self.transfer = transfer if transfer is not None and (teacher or not transfer.needs_teacher) else None
         self.schedule = schedule
+        self.control = control
         self.bank: TeacherBank | None = None
+        self.covariates: Tensor | None = None
 
     def setup(self, stage: str) -> None:
         """Loads the pre-trained encoder before training; a checkpoint that is resumed from replaces it."""
@@ -74,17 +79,32 @@ class StudentKD(Detector):
             load_encoder(self.encoder, self.init_encoder)
 
     def on_fit_start(self) -> None:
-        """Looks up the frozen teacher's outputs: they never change, so each clip is seen once.
+        """Looks up the frozen teacher's outputs, which never change, so each clip is seen once; prepares the transfer.
 
         Raises:
             InputError: If there is a teacher, but not all that distillation needs.
         """
         super().on_fit_start()
+        for name in ("transfer", "schedule"):
+            if self.teacher and getattr(self, name) is None:
+                raise InputError(f"model.teacher is set, but model.{name} is not: give both, or no teacher")
+        if self.transfer is None:
+            return
+        if self.schedule is None:
+            raise InputError("model.transfer is set, but model.schedule is not: give both, or neither")
         if self.teacher:
-            for name in ("pairing", "distillation", "schedule"):
-                if getattr(self, name) is None:
-                    raise InputError(f"model.teacher is set, but model.{name} is not: give all of them, or no teacher")
             self.bank = teacher_bank(self.teacher, self.trainer, self.device)
+            if self.control is not None:
+                self.bank = self.control(self.bank)
+        cohort = student_cohort(self._data())
+        self.covariates = cohort.covariates.to(self.device)
+        self.transfer.prepare(cohort, self.bank)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves out what belongs to the transfer where that is not trained on: at test time there is only MRI."""
+        if self.transfer is None:
+            weights = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith("transfer.")}
 
     def forward(self, volume: Tensor) -> Tensor:
         """Returns the logits (B,) of volumes (B, 1, D, H, W)."""
@@ -92,17 +112,17 @@ class StudentKD(Detector):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a batch."""
-        logits = self(batch["image"])
+        features = self.encoder(batch["image"])
+        logits = self.head(features).squeeze(-1)
         labels_loss = self.label_loss(logits, batch["label"])
-        parts = {"train/labels": labels_loss}
-        loss = labels_loss
-        if self.bank is not None and self.pairing and self.distillation and self.schedule:
-            clips = self.pairing(batch["label"], self.bank)
-            distillation_loss = self.distillation(logits, self.bank.logits[clips])
+        parts, loss = {"train/labels": labels_loss}, labels_loss
+        if self.transfer is not None and self.schedule is not None and self.covariates is not None:
+            student = StudentBatch(logits, features, batch["label"], self.covariates[batch["index"]], batch["index"])
+            transfer_loss = self.transfer(student, self.bank)
             weight = self.schedule(self.current_epoch)
-            loss = weight * distillation_loss + (1 - weight) * labels_loss
+            loss = weight * transfer_loss + (1 - weight) * labels_loss
             parts |= {
-                "train/distillation": distillation_loss,
+                "train/distillation": transfer_loss,
                 "train/distillation_weight": torch.tensor(weight),
             }
         self.log_dict(

@@ -1,10 +1,12 @@
-"""The frozen teacher's outputs on the labelled clips, computed once and kept beside its checkpoint."""
+"""What a student needs of both cohorts: the frozen teacher's outputs, computed once and kept, and the known labels."""
 
 import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
@@ -12,16 +14,19 @@ import torch
 from data_modules.cohort_module import Batch
 from data_modules.errors import InputError
 from data_modules.unpaired import UnpairedDataModule
-from poddistill.losses.pairing import TeacherBank
+from poddistill.losses.unpaired import StudentCohort, TeacherBank
 from poddistill.pod.teacher_tvus import TeacherTVUS
 from poddistill.training.checkpoints import read_checkpoint
 
+FORMAT = 2
+"""Of the file with the outputs; another format has another name."""
+
 
 def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.device) -> TeacherBank:
-    """Returns the teacher's logits (N,) and the labels (N,) of the labelled training clips, or of augmented copies.
+    """Returns the teacher's outputs on the labelled training clips, or on augmented copies, with their covariates.
 
-    They are kept in ``outputs/<key>.pt`` of the teacher's run folder, the key a hash of the teacher's weights, of the
-    clips and of how they are augmented, so every student of this teacher shares them and a changed clip or teacher is
+    The outputs are kept in ``outputs/<key>.pt`` of the teacher's run folder, the key a hash of the teacher's weights, of
+    the clips and of how they are augmented, so every student of this teacher shares them and a changed clip or teacher is
     never mistaken for the old one. Process 0 computes, the others wait and read.
 
     Raises:
@@ -34,13 +39,29 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
     weights = hashlib.sha256()
     for name, value in sorted(content["state_dict"].items()):
         weights.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else b"")
-    key = hashlib.sha256(f"{weights.hexdigest()} {data.clip_fingerprint()}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{FORMAT} {weights.hexdigest()} {data.clip_fingerprint()}".encode()).hexdigest()[:24]
     kept = Path(checkpoint).resolve().parent.parent / "outputs" / f"{key}.pt"
     if trainer.is_global_zero and not kept.is_file():
         _compute(checkpoint, data.clips(device), data.tvus.manifest["case_id"], device, kept)
     trainer.strategy.barrier("teacher outputs")
     outputs = torch.load(kept, map_location=device, weights_only=True)
-    return TeacherBank(outputs["logits"], outputs["labels"], tuple(outputs["case_ids"]))
+    covariates = torch.from_numpy(data.covariate_scores()[1]).to(device).repeat(data.clip_copies, 1)
+    return TeacherBank(
+        outputs["logits"], outputs["labels"], tuple(outputs["case_ids"]), outputs["features"], covariates
+    )
+
+
+def student_cohort(data: Any) -> StudentCohort:
+    """Returns what is known of all MRI volumes of a data module, on the CPU."""
+    manifest = data.manifest
+    trained = manifest["split"].eq("train")
+    scores = data.covariate_scores()[0] if isinstance(data, UnpairedDataModule) else np.zeros((len(manifest), 0))
+    return StudentCohort(
+        torch.from_numpy(manifest["label"].where(trained).to_numpy(dtype=np.float32)),
+        torch.from_numpy(manifest["split"].eq("unlabelled").to_numpy()),
+        torch.from_numpy(scores.astype(np.float32)),
+        tuple(manifest["case_id"]),
+    )
 
 
 @torch.inference_mode()
@@ -51,13 +72,16 @@ def _compute(
         teacher = TeacherTVUS.load_from_checkpoint(checkpoint, map_location=device).eval()
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise InputError(f"{checkpoint}: holds no TVUS teacher; give the best.ckpt of the teacher stage") from error
-    logits, labels, index = [], [], []
+    logits, features, labels, index = [], [], [], []
     for batch in clips:
-        logits.append(teacher(batch["image"]).cpu())
+        seen = teacher.network.features(batch["image"])
+        features.append(seen.float().cpu())
+        logits.append(teacher.network.logits(seen).float().cpu())
         labels.append(batch["label"])
         index.append(batch["index"])
     names = case_ids.iloc[torch.cat(index).numpy()].tolist()
     kept.parent.mkdir(exist_ok=True)
     temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
-    torch.save({"logits": torch.cat(logits), "labels": torch.cat(labels), "case_ids": names}, temporary)
+    outputs = {"logits": logits, "features": features, "labels": labels}
+    torch.save({name: torch.cat(parts) for name, parts in outputs.items()} | {"case_ids": names}, temporary)
     temporary.replace(kept)

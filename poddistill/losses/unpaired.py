@@ -1,0 +1,98 @@
+"""What the two cohorts bring to unpaired distillation: the teacher's clips, and the student's volumes."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from data_modules.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherBank:
+    """The frozen teacher's outputs on the training clips.
+
+    Attributes:
+        logits: float32 (N,), finite.
+        labels: float32 (N,), 1 = POD obliterated, 0 = free, nan = unlabelled.
+        case_ids: The N clips' case ids.
+        features: float32 (N, F), finite: what the teacher's head reads.
+        covariates: float32 (N, C), finite, on the scale of the student's; C is 0 where none are used.
+
+    Raises:
+        InputError: There is no clip, the lengths differ, or an output is not finite.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    case_ids: tuple[str, ...]
+    features: Tensor
+    covariates: Tensor
+
+    def __post_init__(self) -> None:
+        n = len(self.case_ids)
+        if n == 0:
+            raise InputError("the teacher's bank is empty: the TVUS training split needs at least one clip")
+        shapes = {name: tuple(getattr(self, name).shape) for name in ("logits", "labels", "features", "covariates")}
+        if any(
+            shape[:1] != (n,) or len(shape) != 1 + (name in ("features", "covariates"))
+            for name, shape in shapes.items()
+        ):
+            told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise InputError(f"the teacher's bank has {n} case_ids but {told}: give one of each a clip")
+        finite = self.logits.isfinite() & self.features.isfinite().all(1)
+        if not finite.all():
+            worst = self.case_ids[int(finite.logical_not().nonzero()[0])]
+            raise InputError(f"the teacher's output on {worst} is not finite: train the teacher again")
+
+    def labelled(self, label: int) -> Tensor:
+        """Returns int64 (n,), the rows of the clips with a label."""
+        return (self.labels == label).nonzero().flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class StudentBatch:
+    """What the student makes of a batch of MRI volumes, and what is known of them.
+
+    Attributes:
+        logits: float32 (B,).
+        features: (B, width): what the student's head reads.
+        labels: float32 (B,), 1 = POD obliterated, 0 = free, nan = unlabelled.
+        covariates: float32 (B, C), finite; C is 0 where none are used.
+        index: int64 (B,), the volumes' rows in the manifest.
+    """
+
+    logits: Tensor
+    features: Tensor
+    labels: Tensor
+    covariates: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def rows(self, chosen: Tensor) -> "StudentBatch":
+        """Returns the part of the batch that a bool (B,) or int64 (n,) chooses."""
+        return replace(self, **{name: value[chosen] for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True, eq=False)
+class StudentCohort:
+    """What is known of all MRI volumes before training; validation and test cases have no label and no covariates here.
+
+    Attributes:
+        labels: float32 (M,), those that are trained on; nan for every other volume.
+        unlabelled: bool (M,), volumes that may lend their image.
+        covariates: float32 (M, C), finite; 0 for validation and test cases.
+        case_ids: The M volumes' case ids, in the order of the manifest.
+    """
+
+    labels: Tensor
+    unlabelled: Tensor
+    covariates: Tensor
+    case_ids: tuple[str, ...]
+
+
+def no_covariates(n: int) -> Tensor:
+    """Returns (n, 0), the covariates of n cases where none are used."""
+    return torch.empty(n, 0)

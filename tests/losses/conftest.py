@@ -1,0 +1,80 @@
+"""Volumes and clips of which only what a loss looks at is told."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from poddistill.losses.unpaired import StudentBatch, StudentCohort, TeacherBank
+
+MakeBank = Callable[..., TeacherBank]
+MakeStudent = Callable[..., StudentBatch]
+MakeCohort = Callable[..., StudentCohort]
+
+
+def _column(values: Sequence[float] | Tensor) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)
+
+
+@pytest.fixture
+def make_bank() -> MakeBank:
+    """A bank of clips with these labels; logits 0, 1, 2, ... by default, as single feature the logit, no covariates."""
+
+    def make(
+        labels: Sequence[float],
+        logits: Sequence[float] | Tensor | None = None,
+        features: Tensor | None = None,
+        covariates: Tensor | None = None,
+    ) -> TeacherBank:
+        n = len(labels)
+        outputs = torch.arange(n, dtype=torch.float32) if logits is None else _column(logits)
+        return TeacherBank(
+            outputs,
+            _column(labels),
+            tuple(f"clip{i}" for i in range(n)),
+            outputs[:, None] if features is None else features,
+            torch.zeros(n, 0) if covariates is None else covariates,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_student() -> MakeStudent:
+    """A batch of volumes with these labels, rows 0, 1, 2, ... of the manifest; logits 0 by default."""
+
+    def make(
+        labels: Sequence[float] | Tensor,
+        logits: Sequence[float] | Tensor | None = None,
+        features: Tensor | None = None,
+        covariates: Tensor | None = None,
+    ) -> StudentBatch:
+        n = len(labels)
+        outputs = torch.zeros(n) if logits is None else torch.as_tensor(logits, dtype=torch.float32)
+        return StudentBatch(
+            outputs,
+            outputs[:, None] if features is None else features,
+            _column(labels),
+            torch.zeros(n, 0) if covariates is None else covariates,
+            torch.arange(n),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_cohort() -> MakeCohort:
+    """A cohort of volumes with these labels; those without are unlabelled."""
+
+    def make(labels: Sequence[float], covariates: Tensor | None = None) -> StudentCohort:
+        known = _column(labels)
+        n = len(known)
+        return StudentCohort(
+            known,
+            known.isnan(),
+            torch.zeros(n, 0) if covariates is None else covariates,
+            tuple(f"case{i}" for i in range(n)),
+        )
+
+    return make
