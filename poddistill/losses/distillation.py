@@ -57,8 +57,8 @@ class BernoulliKL(DistillationLoss):
     """l(s, t) = T^2 KL(Bernoulli(q) || Bernoulli(p)).
 
     q = sigmoid(t / T) and p = sigmoid(s / T), with s and t as in `OutputRegression`, T the temperature, and
-    KL = q log(q / p) + (1 - q) log((1 - q) / (1 - p)). T^2 keeps the gradient's size when T changes (Hinton, Vinyals and
-    Dean, 2015, arXiv 1503.02531). Not the paper's form: ours, the usual one in distillation.
+    KL = q log(q / p) + (1 - q) log((1 - q) / (1 - p)). T^2 keeps the gradient's size when T changes (Hinton, Vinyals
+    and Dean, 2015, arXiv 1503.02531). Not the paper's form: ours, the usual one in distillation.
 
     Args:
         temperature: T, above 0.

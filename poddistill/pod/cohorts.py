@@ -25,9 +25,9 @@ FORMAT = 2
 def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.device) -> TeacherBank:
     """Returns the teacher's outputs on the labelled training clips, or on augmented copies, with their covariates.
 
-    The outputs are kept in ``outputs/<key>.pt`` of the teacher's run folder, the key a hash of the teacher's weights, of
-    the clips and of how they are augmented, so every student of this teacher shares them and a changed clip or teacher is
-    never mistaken for the old one. Process 0 computes, the others wait and read.
+    The outputs are kept in ``outputs/<key>.pt`` of the teacher's run folder, the key a hash of the teacher's weights,
+    of the clips and of how they are augmented, so every student of this teacher shares them and a changed clip or
+    teacher is never mistaken for the old one. Process 0 computes, the others wait and read.
 
     Raises:
         InputError: If there is no such checkpoint or it is no teacher's, or the data hold no clips.
