@@ -18,6 +18,7 @@ class TeacherBank:
         case_ids: The N clips' case ids.
         features: float32 (N, F), finite: what the teacher's head reads.
         covariates: float32 (N, C), finite, on the scale of the student's; C is 0 where none are used.
+        patients: int64 (N,), a number a patient, the same in both cohorts.
 
     Raises:
         InputError: There is no clip, the lengths differ, or an output is not finite.
@@ -28,12 +29,16 @@ class TeacherBank:
     case_ids: tuple[str, ...]
     features: Tensor
     covariates: Tensor
+    patients: Tensor
 
     def __post_init__(self) -> None:
         n = len(self.case_ids)
         if n == 0:
             raise InputError("the teacher's bank is empty: the TVUS training split needs at least one clip")
-        shapes = {name: tuple(getattr(self, name).shape) for name in ("logits", "labels", "features", "covariates")}
+        shapes = {
+            name: tuple(getattr(self, name).shape)
+            for name in ("logits", "labels", "features", "covariates", "patients")
+        }
         if any(
             shape[:1] != (n,) or len(shape) != 1 + (name in ("features", "covariates"))
             for name, shape in shapes.items()
@@ -84,12 +89,14 @@ class StudentCohort:
         labels: float32 (M,), those that are trained on; nan for every other volume.
         unlabelled: bool (M,), volumes that may lend their image.
         covariates: float32 (M, C), finite; 0 for validation and test cases.
+        patients: int64 (M,), a number a patient, the same in both cohorts.
         case_ids: The M volumes' case ids, in the order of the manifest.
     """
 
     labels: Tensor
     unlabelled: Tensor
     covariates: Tensor
+    patients: Tensor
     case_ids: tuple[str, ...]
 
 

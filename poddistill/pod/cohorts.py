@@ -46,8 +46,15 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
     trainer.strategy.barrier("teacher outputs")
     outputs = torch.load(kept, map_location=device, weights_only=True)
     covariates = torch.from_numpy(data.covariate_scores()[1]).to(device).repeat(data.clip_copies, 1)
+    clips = data.tvus.manifest.set_index("case_id")["patient_id"]
+    patients = _numbers(data)[clips[outputs["case_ids"]]]
     return TeacherBank(
-        outputs["logits"], outputs["labels"], tuple(outputs["case_ids"]), outputs["features"], covariates
+        outputs["logits"],
+        outputs["labels"],
+        tuple(outputs["case_ids"]),
+        outputs["features"],
+        covariates,
+        torch.from_numpy(patients.to_numpy()).to(device),
     )
 
 
@@ -60,8 +67,18 @@ def student_cohort(data: Any) -> StudentCohort:
         torch.from_numpy(manifest["label"].where(trained).to_numpy(dtype=np.float32)),
         torch.from_numpy(manifest["split"].eq("unlabelled").to_numpy()),
         torch.from_numpy(scores.astype(np.float32)),
+        torch.from_numpy(_numbers(data)[manifest["patient_id"]].to_numpy()),
         tuple(manifest["case_id"]),
     )
+
+
+def _numbers(data: Any) -> pd.Series:
+    """A number a patient_id of a data module, whatever the modality."""
+    tables = [data.manifest]
+    if isinstance(data, UnpairedDataModule) and data.tvus is not None:
+        tables.append(data.tvus.manifest)
+    patients = sorted(set().union(*(table["patient_id"] for table in tables)))
+    return pd.Series(np.arange(len(patients)), index=patients)
 
 
 @torch.inference_mode()

@@ -19,13 +19,14 @@ def _column(values: Sequence[float] | Tensor) -> Tensor:
 
 @pytest.fixture
 def make_bank() -> MakeBank:
-    """A bank of clips with these labels; logits 0, 1, 2, ... by default, as single feature the logit, no covariates."""
+    """A bank of clips with these labels: logits 0, 1, 2, ..., the logit as feature, other patients than the volumes'."""
 
     def make(
         labels: Sequence[float],
         logits: Sequence[float] | Tensor | None = None,
         features: Tensor | None = None,
         covariates: Tensor | None = None,
+        patients: Sequence[int] | None = None,
     ) -> TeacherBank:
         n = len(labels)
         outputs = torch.arange(n, dtype=torch.float32) if logits is None else _column(logits)
@@ -35,6 +36,7 @@ def make_bank() -> MakeBank:
             tuple(f"clip{i}" for i in range(n)),
             outputs[:, None] if features is None else features,
             torch.zeros(n, 0) if covariates is None else covariates,
+            1000 + torch.arange(n) if patients is None else torch.tensor(patients),
         )
 
     return make
@@ -65,7 +67,7 @@ def make_student() -> MakeStudent:
 
 @pytest.fixture
 def make_cohort() -> MakeCohort:
-    """A cohort of volumes with these labels; those without are unlabelled."""
+    """A cohort of volumes with these labels, of patients 0, 1, 2, ...; those without are unlabelled."""
 
     def make(labels: Sequence[float], covariates: Tensor | None = None) -> StudentCohort:
         known = _column(labels)
@@ -74,6 +76,7 @@ def make_cohort() -> MakeCohort:
             known,
             known.isnan(),
             torch.zeros(n, 0) if covariates is None else covariates,
+            torch.arange(n),
             tuple(f"case{i}" for i in range(n)),
         )
 
