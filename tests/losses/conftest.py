@@ -19,7 +19,7 @@ def _column(values: Sequence[float] | Tensor) -> Tensor:
 
 @pytest.fixture
 def make_bank() -> MakeBank:
-    """A bank of clips with these labels: logits 0, 1, 2, ..., the logit as feature, other patients than the volumes'."""
+    """A bank of clips with these labels: logits 0, 1, 2, ..., the logit as feature, patients 1000, 1001, ..."""
 
     def make(
         labels: Sequence[float],
