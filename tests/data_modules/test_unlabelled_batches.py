@@ -1,0 +1,71 @@
+"""Training batches that hold unlabelled cases beside the labelled ones, and labels that are shuffled."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_modules.errors import InputError
+from data_modules.mri import MRIDataModule
+
+WriteCohort = Callable[..., Path]
+
+
+def epoch(data: MRIDataModule, number: int = 0) -> list[dict[str, torch.Tensor]]:
+    loader = data.train_dataloader()
+    for part in loader.flattened:
+        part.sampler.set_epoch(number)
+    return [data.on_after_batch_transfer(batch, 0) for batch, _, _ in loader]
+
+
+def test_every_batch_ends_with_unlabelled_cases_without_their_labels(write_cohort: WriteCohort) -> None:
+    data = MRIDataModule(str(write_cohort()), n_labelled=8, batch_size=4, unlabelled_batch_size=6)
+    batches = epoch(data)
+    assert len(batches) == 2, "an epoch is a pass over the labelled"
+    for batch in batches:
+        assert batch["image"].shape == (10, 1, 4, 6, 8)
+        assert batch["image"].dtype == torch.float32
+        index = batch["index"].numpy()
+        assert data.manifest["split"].iloc[index].tolist() == ["train"] * 4 + ["unlabelled"] * 6
+        np.testing.assert_array_equal(batch["label"][:4], data.manifest["label"].iloc[index[:4]])
+        assert batch["label"][4:].isnan().all(), "also of cases whose label the manifest holds"
+        numbers = data.manifest["patient_id"].iloc[index].str[1:].astype(int)
+        assert torch.equal(batch["image"][:, 0, 0, 0, 0], torch.tensor(numbers.to_numpy() / 64, dtype=torch.float32))
+
+
+def test_epochs_take_other_unlabelled_cases_and_few_are_repeated(write_cohort: WriteCohort) -> None:
+    cohort = str(write_cohort(n_unlabelled=40))
+    data = MRIDataModule(cohort, n_labelled=4, batch_size=4, unlabelled_batch_size=10)
+    first, second = (set(epoch(data, number)[0]["index"][4:].tolist()) for number in (0, 1))
+    assert len(first) == len(second) == 10
+    assert first != second
+    many = MRIDataModule(cohort, n_labelled=12, batch_size=2, unlabelled_batch_size=50)
+    assert [len(batch["label"]) for batch in epoch(many)] == [52] * 6
+
+
+def test_nothing_held_out_is_among_the_unlabelled(write_cohort: WriteCohort) -> None:
+    data = MRIDataModule(str(write_cohort()), n_labelled=4, batch_size=2, unlabelled_batch_size=20)
+    seen = torch.cat([batch["index"] for number in range(5) for batch in epoch(data, number)]).unique().numpy()
+    assert set(data.manifest["split"].iloc[seen]) == {"train", "unlabelled"}
+
+
+def test_asking_for_unlabelled_cases_that_are_not_there_names_the_remedy(write_cohort: WriteCohort) -> None:
+    cohort = str(write_cohort(n_unlabelled=0))
+    with pytest.raises(InputError, match=r"unlabelled_batch_size is 3, but no mri case is left"):
+        MRIDataModule(cohort, unlabelled_batch_size=3).train_dataloader()
+    with pytest.raises(InputError, match="give at least 0, and 0 with include_unlabelled"):
+        MRIDataModule(cohort, unlabelled_batch_size=3, include_unlabelled=True)
+
+
+def test_shuffled_labels_are_as_many_of_each_and_held_out_cases_keep_theirs(write_cohort: WriteCohort) -> None:
+    cohort = str(write_cohort(n_labelled=150, tvus_from=200))
+    plain, shuffled = MRIDataModule(cohort, seed=1), MRIDataModule(cohort, seed=1, shuffle_labels=True)
+    assert shuffled.train_labels.sum() == plain.train_labels.sum()
+    assert 0.3 < (shuffled.train_labels == plain.train_labels).mean() < 0.8
+    held_out = plain.manifest["split"].isin(["val", "test"])
+    assert shuffled.manifest["split"].equals(plain.manifest["split"])
+    assert shuffled.manifest["label"][held_out].equals(plain.manifest["label"][held_out])
+    again = MRIDataModule(cohort, seed=1, shuffle_labels=True)
+    np.testing.assert_array_equal(again.train_labels, shuffled.train_labels)
