@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from poddistill.losses.labels import WeightedBCE
+from poddistill.losses.labels import LabelLoss
 from poddistill.training.optimisation import Optimisation, configure
 from poddistill.training.scores import CaseScores, auroc
 
@@ -25,7 +25,7 @@ class Detector(pl.LightningModule):
         optimisation: Makes optimiser and learning-rate schedule.
     """
 
-    def __init__(self, label_loss: WeightedBCE, optimisation: Optimisation) -> None:
+    def __init__(self, label_loss: LabelLoss, optimisation: Optimisation) -> None:
         super().__init__()
         self.label_loss = label_loss
         self.optimisation = optimisation

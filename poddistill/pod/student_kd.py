@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from data_modules.errors import InputError
 from poddistill.losses.controls import Control
-from poddistill.losses.labels import WeightedBCE
+from poddistill.losses.labels import LabelLoss
 from poddistill.losses.schedules import Schedule
 from poddistill.losses.transfer import Transfer
 from poddistill.losses.unpaired import StudentBatch, TeacherBank
@@ -51,7 +51,7 @@ class StudentKD(Detector):
     def __init__(
         self,
         encoder: nn.Module,
-        label_loss: WeightedBCE,
+        label_loss: LabelLoss,
         optimisation: Optimisation,
         init_encoder: str | None = None,
         teacher: str | None = None,

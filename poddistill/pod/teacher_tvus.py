@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from poddistill.losses.labels import WeightedBCE
+from poddistill.losses.labels import LabelLoss
 from poddistill.nets.r2plus1d import R2Plus1D
 from poddistill.pod.detector import Batch, Detector
 from poddistill.training.optimisation import Optimisation
@@ -28,7 +28,7 @@ class TeacherTVUS(Detector):
     def __init__(
         self,
         network: R2Plus1D,
-        label_loss: WeightedBCE,
+        label_loss: LabelLoss,
         optimisation: Optimisation,
         kinetics: str | None = None,
     ) -> None:
