@@ -1,7 +1,7 @@
 # The pipeline: a target a stage. Checkpoints are files, so make builds only what is missing; `make help` lists the targets.
 
 PYTHON   ?= $(shell command -v python3.11 || command -v python3)
-PROFILE  ?= demo
+PROFILE  ?= $(if $(filter study,$(MAKECMDGOALS)),study,demo)
 RUNS     ?= runs
 SEED     ?= 0
 FOLD     ?= 0
@@ -20,30 +20,33 @@ POD := $(BIN)/poddistill
 RUN := $(RUNS)/$(PROFILE)/$(REPLICATE:%=cohort%/)seed$(SEED)-fold$(FOLD)
 SETUP := .venv/.installed
 
-# The demo's cohort is simulated, and so is one of its own for each replicate of a study, whose number is its seed. Every
-# other cohort is the user's, made with `poddistill ingest`.
-REPLICATES := cohorts/demo-replicates
-SIMULATED := $(if $(REPLICATE),$(REPLICATES)/$(REPLICATE),cohorts/demo)
-ifeq ($(PROFILE),demo)
+# The cohorts of the profiles demo and study are simulated, and so is one of its own for each replicate of a study, whose
+# number is its seed. Every other cohort is the user's, made with `poddistill ingest`.
+SIMULATED_PROFILES := demo study
+SIMULATED := cohorts/$(PROFILE)$(REPLICATE:%=-replicates/%)
+ifneq ($(filter $(SIMULATED_PROFILES),$(PROFILE)),)
 COHORT ?= $(SIMULATED)
 endif
 COHORT ?=
-SIMULATE_ARGS ?= --n_labelled 700 --n_unlabelled 1900 --n_clips 1000
+SIMULATE_ARGS ?= $(if $(filter study,$(PROFILE)),--n_labelled 1500 --n_unlabelled 1300,--n_labelled 700 --n_unlabelled 1900) --n_clips 1000
 
 # Jobs side by side share the cores.
 OMP_THREADS = $${OMP_NUM_THREADS:-$$(n=$$(($$(getconf _NPROCESSORS_ONLN) / $(JOBS))); echo $$((n > 0 ? n : 1)))}
 
 BENCHMARKS := store ingest geometry reading augmentation mae_step mae_probe r2plus1d distillation_epoch growth gpu trained_student
-METHODS := teacher student student-mae student-kd student-scratch
-STAGES  := mae $(METHODS)
+# What is trained beside the MAE and the teacher: configurations in experiments/pod/arms, each by itself or with the teacher
+# replaced by one in experiments/pod/controls: ARMS="student-mae student-sorted student-sorted--constant".
+BASELINES := student-mae student-kd student-scratch
+ARMS    ?= student $(BASELINES)
+METHODS := teacher $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cohort $(STAGES) baselines report pipeline study slurm dashboard bench clean
+.PHONY: help setup demo test lint cohort mae $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo 'variables: PROFILE=demo|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto ARGS="..."'
+	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto ARGS="..."'
 
 # ---------------------------------------------------------------- set-up
 setup: $(SETUP) ## the virtual environment .venv with the poddistill command
@@ -101,8 +104,6 @@ define fit
 	  --run $(RUN)/$(1) --method $(1) --cohort $(COHORT) --fold $(FOLD) --seed_everything $(SEED) \
 	  --trainer.devices $(DEVICES) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY) $(3) $(ARGS) $$resume
 endef
-MAE     := --model.init_args.init_encoder $(RUN)/mae/checkpoints/best.ckpt
-TEACHER := --model.init_args.teacher $(RUN)/teacher/checkpoints/best.ckpt
 
 mae: $(RUN)/mae/checkpoints/best.ckpt ## stage 1: masked pre-training on unlabelled MRI
 $(RUN)/mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
@@ -113,26 +114,32 @@ $(RUN)/teacher/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
 	$(call fit,teacher,teacher)
 
 student: $(RUN)/student/predictions.csv ## stage 3: MAE encoder + distillation
-$(RUN)/student/checkpoints/best.ckpt: $(RUN)/mae/checkpoints/best.ckpt $(RUN)/teacher/checkpoints/best.ckpt | $(SETUP)
-	$(call fit,student,student,$(MAE) $(TEACHER))
 
-student-mae: $(RUN)/student-mae/predictions.csv ## baseline: MAE encoder, labels only
-$(RUN)/student-mae/checkpoints/best.ckpt: $(RUN)/mae/checkpoints/best.ckpt | $(SETUP)
-	$(call fit,student-mae,student,$(MAE))
+# What an arm builds on is what its configurations name in other run folders beside its own.
+CONFIGS = $(firstword $(subst --, ,experiments/pod/arms/$(1))).yaml $(patsubst %,experiments/pod/controls/%.yaml,$(wordlist 2,9,$(subst --, ,$(1))))
+INPUTS  = $(shell sed -n 's|^ *[^\#].*: $${run}/\.\./\([^ ]*\).*|$(RUN)/\1|p' $(CONFIGS))
+BASE    = $(firstword $(subst -, ,$(1)))
+define arm_rule
+$(1): $(RUN)/$(1)/predictions.csv
+$(RUN)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
+	$$(call fit,$(1),$(BASE),$(CONFIGS:%=--config %))
+endef
+UPSTREAM := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
+ALL_ARMS := $(sort $(ARMS) $(UPSTREAM) $(BASELINES))
+$(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
+$(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
 
-student-kd: $(RUN)/student-kd/predictions.csv ## baseline: distillation without pre-training
-$(RUN)/student-kd/checkpoints/best.ckpt: $(RUN)/teacher/checkpoints/best.ckpt | $(SETUP)
-	$(call fit,student-kd,student,$(TEACHER))
-
-student-scratch: $(RUN)/student-scratch/predictions.csv ## baseline: from scratch, labels only
-$(RUN)/student-scratch/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
-	$(call fit,student-scratch,student)
+arms: $(ARMS) ## every one of ARMS="student student-mae ..." (experiments/pod/arms)
 
 # A fit writes its predictions itself; this is for one that was killed between its last epoch and them.
-$(METHODS:%=$(RUN)/%/predictions.csv): %/predictions.csv: %/checkpoints/best.ckpt
+$(patsubst %,$(RUN)/%/predictions.csv,teacher $(ALL_ARMS)): %/predictions.csv: %/checkpoints/best.ckpt
 	@if [ ! $@ -nt $< ]; then $(POD) test --config $*/config.yaml --ckpt_path $<; fi
 
-baselines: student-mae student-kd student-scratch ## all three
+# Those of every case, which a second stage of self-training learns from.
+$(ALL_ARMS:%=$(RUN)/%/predictions_all.csv): %/predictions_all.csv: %/checkpoints/best.ckpt
+	$(POD) predict --config $*/config.yaml --ckpt_path $<
+
+baselines: $(BASELINES) ## student-mae, student-kd and student-scratch
 
 # ---------------------------------------------------------------- the result
 report: $(RUN)/report/index.html ## the table and the report over this seed and fold
@@ -142,14 +149,14 @@ $(RUN)/report/index.html: $(METHODS:%=$(RUN)/%/predictions.csv)
 pipeline: report ## all stages, the baselines and the report
 
 # Each replicate of a simulated study has its own patients, also to pre-train and to teach.
-study: $(SETUP) ## the pipeline SEEDS times, each on a simulated cohort of its own (from seed FIRST), or over seeds and FOLDS of COHORT
+study: $(SETUP) ## ARMS over SEEDS, each on a simulated cohort of its own (from seed FIRST), or over seeds and FOLDS of COHORT
 ifeq ($(COHORT),$(SIMULATED))
-	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline RUNS=$(RUNS)/study \
+	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline PROFILE=$(PROFILE) RUNS=$(RUNS)/replicates \
 	  REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed OMP_NUM_THREADS=$(OMP_THREADS) || exit 1; done
-	$(POD) compare $(RUNS)/study/$(PROFILE) --out $(RUNS)/study/$(PROFILE)/report --baseline student-mae --simulated
+	$(POD) compare $(RUNS)/replicates/$(PROFILE) --out $(RUNS)/replicates/$(PROFILE)/report --baseline student-mae --simulated
 else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
-	  $(MAKE) --no-print-directory pipeline SEED=$$seed FOLD=$$fold || exit 1; done; done
+	  $(MAKE) --no-print-directory pipeline PROFILE=$(PROFILE) SEED=$$seed FOLD=$$fold || exit 1; done; done
 	$(POD) compare $(RUNS)/$(PROFILE) --out $(RUNS)/$(PROFILE)/study --baseline student-mae
 endif
 
@@ -169,4 +176,4 @@ bench: $(SETUP) ## every benchmark of speed, with the libraries that they compar
 	@for script in $(BENCHMARKS); do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## removes the simulated cohorts and their runs; .venv stays
-	rm -rf $(SIMULATED) $(SIMULATED)-hospital $(dir $(SIMULATED)).*.partial-* $(SIMULATED).key $(REPLICATES) $(RUNS)/demo $(RUNS)/study/demo
+	rm -rf cohorts/.*.partial-* $(foreach profile,$(SIMULATED_PROFILES),cohorts/$(profile) cohorts/$(profile)-hospital cohorts/$(profile).key cohorts/$(profile)-replicates $(RUNS)/$(profile) $(RUNS)/replicates/$(profile))

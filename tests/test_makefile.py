@@ -25,6 +25,15 @@ def finished(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def finished_cohort(folder: Path) -> Path:
+    """A folder with the manifests of a cohort."""
+    cohort = folder / "cohort"
+    cohort.mkdir()
+    for modality in ("mri", "tvus"):
+        (cohort / f"{modality}.csv").touch()
+    return cohort
+
+
 def planned(folder: Path, *arguments: str) -> set[str]:
     """Names of the stages that a dry run of make would fit, test or compare."""
     command = ["make", "--dry-run", "--no-print-directory", f"COHORT={folder / 'cohort'}", f"RUNS={folder / 'runs'}"]
@@ -70,23 +79,50 @@ def dry_run(*arguments: str) -> str:
 
 
 def test_a_simulated_study_has_new_patients_in_every_replicate(tmp_path: Path) -> None:
-    plan = dry_run("study", "SEEDS=2", "FIRST=9001", f"RUNS={tmp_path}")
+    plan = dry_run("study", "SEEDS=2", "FIRST=9001", "ARMS=student-mae student-scratch", f"RUNS={tmp_path}")
     for seed, replicate in enumerate((9001, 9002)):
         cohort, run = (
-            f"cohorts/demo-replicates/{replicate}",
-            f"{tmp_path}/study/demo/cohort{replicate}/seed{seed}-fold0",
+            f"cohorts/study-replicates/{replicate}",
+            f"{tmp_path}/replicates/study/cohort{replicate}/seed{seed}-fold0",
         )
         assert f"simulate --out {cohort}-hospital --seed {replicate} " in plan
         assert f"--run {run}/mae --method mae --cohort {cohort} --fold 0 --seed_everything {seed} " in plan
         assert f"--run {run}/student-scratch " in plan
-    assert f"compare {tmp_path}/study/demo --out {tmp_path}/study/demo/report --baseline student-mae" in plan
+        assert f"--run {run}/student " not in plan
+    assert (
+        f"compare {tmp_path}/replicates/study --out {tmp_path}/replicates/study/report --baseline student-mae" in plan
+    )
 
 
 def test_a_study_of_a_real_cohort_adds_the_missing_seeds_and_folds(finished: Path) -> None:
-    plan = dry_run("study", "SEEDS=2", "FOLDS=2", f"RUNS={finished}/runs", f"COHORT={finished}/cohort")
+    plan = dry_run("study", "PROFILE=demo", "SEEDS=2", "FOLDS=2", f"RUNS={finished}/runs", f"COHORT={finished}/cohort")
     runs = {f"seed{seed}-fold{fold}" for seed in (0, 1) for fold in (0, 1)}
     assert {run for run in runs if f"--run {finished}/runs/demo/{run}/student " in plan} == runs - {"seed0-fold0"}
     assert "simulate" not in plan
+
+
+def test_an_arm_builds_on_what_its_configurations_name(tmp_path: Path) -> None:
+    cohort = finished_cohort(tmp_path)
+    plan = dry_run("arms", f"COHORT={cohort}", f"RUNS={tmp_path}", "ARMS=student-kd student-kd--untrained")
+    assert "--method mae " not in plan
+    for method in ("teacher", "teacher-untrained", "student-kd", "student-kd--untrained"):
+        assert f"--method {method} " in plan
+    (line,) = (line for line in plan.split("poddistill fit ") if "--method student-kd--untrained " in line)
+    assert "arms/student-kd.yaml --config experiments/pod/controls/untrained.yaml" in line
+
+
+def test_an_arm_that_is_not_there_is_named(tmp_path: Path) -> None:
+    command = ["make", "--dry-run", "arms", "ARMS=student-mae student-kd--nothing", f"RUNS={tmp_path}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "ARMS names student-kd--nothing, but there is no experiments/pod/controls/nothing.yaml" in result.stderr
+
+
+def test_clean_leaves_every_training_on_a_users_cohort(tmp_path: Path) -> None:
+    plan = dry_run("clean", "PROFILE=paper", "COHORT=cohorts/hospital", f"RUNS={tmp_path}")
+    assert f"{tmp_path}/demo" in plan
+    assert f"{tmp_path}/paper" not in plan
+    assert "cohorts/hospital" not in plan
 
 
 def test_a_missing_cohort_is_told(tmp_path: Path) -> None:
@@ -99,6 +135,8 @@ def test_a_missing_cohort_is_told(tmp_path: Path) -> None:
 
 def test_help_lists_every_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    targets = "demo test lint cohort mae teacher student baselines report pipeline study slurm dashboard bench clean"
+    targets = (
+        "demo test lint cohort mae teacher student arms baselines report pipeline study slurm dashboard bench clean"
+    )
     for target in targets.split():
         assert f"\n{target} " in f"\n{listed}", f"{target} is not in make help"

@@ -25,8 +25,8 @@ def stage_options(profile: str, stage: str, run: Path, cohort: Path) -> list[str
 
 
 def test_no_configuration_is_overlooked() -> None:
-    assert PROFILES == ["demo", "paper"]
-    assert {file.parent.name for file in EXPERIMENTS.rglob("*.yaml")} == {"pod", "debug"}
+    assert PROFILES == ["demo", "paper", "study"]
+    assert {file.parent.name for file in EXPERIMENTS.rglob("*.yaml")} == {"pod", "arms", "controls", "debug"}
 
 
 @pytest.mark.parametrize("stage", STAGES)

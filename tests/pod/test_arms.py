@@ -1,0 +1,55 @@
+"""Every arm and control that is shipped, trained for a moment on the tiny cohort."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from poddistill.lightning_cli import build, run
+
+POD = Path(__file__).parents[2] / "experiments" / "pod"
+ARMS = sorted(file.stem for file in (POD / "arms").glob("*.yaml"))
+CONTROLS = sorted(file.stem for file in (POD / "controls").glob("*.yaml"))
+Options = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session")
+def runs(pipeline: Path, options: Options) -> Path:
+    """The pipeline's runs, and beside them all that an arm or a control builds on."""
+    for arm in (name for name in ARMS if name.startswith("teacher-")):
+        run(["fit", *options("teacher", pipeline / arm, "--config", str(POD / "arms" / f"{arm}.yaml"))])
+    return pipeline
+
+
+def fit(runs: Path, options: Options, arm: str, *controls: str) -> Path:
+    folder = runs / "--".join([arm, *controls])
+    files = [POD / "arms" / f"{arm}.yaml", *(POD / "controls" / f"{name}.yaml" for name in controls)]
+    configs = [part for file in files for part in ("--config", str(file))]
+    run(["fit", *options("student", folder, *configs, "--profile.student_epochs", "2")])
+    return folder
+
+
+@pytest.mark.parametrize("arm", [name for name in ARMS if name.startswith("student-")])
+def test_an_arm_trains_and_predicts(arm: str, runs: Path, options: Options) -> None:
+    folder = fit(runs, options, arm)
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert np.isfinite(metrics["train/loss"].dropna()).all()
+    assert pd.read_csv(folder / "predictions.csv")["probability"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_takes_the_teachers_place(control: str, runs: Path, options: Options) -> None:
+    folder = fit(runs, options, "student-kd", control)
+    losses = [pd.read_csv(runs / name / "metrics.csv")["train/distillation"].dropna() for name in (folder, "student")]
+    assert np.isfinite(losses[0]).all()
+    assert losses[0].iloc[0] != losses[1].iloc[0]
+
+
+def test_an_untrained_teacher_keeps_its_first_weights(runs: Path, options: Options, tmp_path: Path) -> None:
+    first = build(options("teacher", tmp_path)).model
+    trained = torch.load(runs / "teacher-untrained/checkpoints/best.ckpt", weights_only=False)["state_dict"]
+    for name, weight in first.named_parameters():
+        torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-6)
