@@ -18,19 +18,19 @@ COLUMNS = ("case_id", "split", "probability")
 
 
 class SelfTrainingTargets(Transfer):
-    """L_KD = 1/n sum_i BCE(s_i, g_i), over the n volumes of a batch that have a target g_i, with
+    """L_KD = 1/n sum_i BCE(s_i, g_i), over the n volumes of a batch that have a target g_i.
 
-        g_i = sigmoid(Q((r_i - 1/2) / N)),    Q the quantile function of pi F_1 + (1 - pi) F_0.
+        g_i = sigmoid(Q((r_i - 1/2) / N)),    Q the quantile function of pi F_1 + (1 - pi) F_0
 
     s_i is the student's logit; r_i is the rank, 1 to N, of volume i among the N unlabelled training volumes by the
     probability that a finished run gave it, equal ones sharing their mean rank; pi is the prevalence. F_y is what the
     logits of label y look like: those of the frozen teacher on its clips, or a single point. The order of the targets
-    is then the first student's and their values are given, so a score that is over- or underconfident is put right.
+    is then the first student's and their values are given, so that its scores may be too sure or not sure enough.
 
     Write the predictions with ``poddistill predict`` on the first run, of the same cohort, fold, seed and number of
     labels. Volumes without a target, validation and test volumes among them, take no part; unlabelled ones come with
-    the data module's `unlabelled_batch_size`. That a model's own predictions become targets is pseudo-labelling (Lee,
-    ICML 2013 workshop); soft targets by rank and prevalence are ours.
+    the data module's `unlabelled_batch_size`. That a finished model's soft predictions train a new one is from
+    self-training as by Xie et al., CVPR 2020 (arXiv 1911.04252); targets by rank and prevalence are ours.
 
     Args:
         predictions: The first run's ``predictions_all.csv``.
@@ -89,10 +89,8 @@ class SelfTrainingTargets(Transfer):
         self.targets = self.targets.to(student.logits.device)
         targets = self.targets[student.index]
         chosen = ~targets.isnan()
-        losses = functional.binary_cross_entropy_with_logits(
-            student.logits[chosen], targets[chosen], reduction="sum"
-        )  # fmt: skip
-        return losses / chosen.sum().clamp(min=1)
+        entropy = functional.binary_cross_entropy_with_logits(student.logits[chosen], targets[chosen], reduction="sum")
+        return entropy / chosen.sum().clamp(min=1)
 
     def _read(self, cohort: StudentCohort, rows: Tensor) -> Tensor:
         """The probabilities of these rows of the cohort, float32."""
@@ -100,8 +98,8 @@ class SelfTrainingTargets(Transfer):
         if not file.is_file():
             raise InputError(f"{file}: no such file; write it with poddistill predict on the finished first run")
         try:
-            table = pd.read_csv(file, dtype={"case_id": str, "split": str})
-        except ValueError as error:  # of pandas' parser and of a wrong encoding alike
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        except ValueError as error:  # pandas' own errors and that of a wrong encoding are kinds of it
             raise InputError(f"{file}: not a table of predictions; write it with poddistill predict") from error
         missing = [name for name in COLUMNS if name not in table]
         if missing:

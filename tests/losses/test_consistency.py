@@ -1,0 +1,158 @@
+"""A student that agrees with its own past, and one that is sure."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing, nn
+
+from data_modules.errors import InputError
+from poddistill.losses.consistency import EntropyMinimisation, TemporalEnsembling
+from poddistill.losses.unpaired import StudentBatch, StudentCohort
+
+NAN = float("nan")
+VOLUMES = 6
+
+
+def batch(index: list[int], logits: Tensor) -> StudentBatch:
+    n = len(index)
+    return StudentBatch(logits, logits[:, None], torch.full((n,), NAN), torch.zeros(n, 0), torch.tensor(index))
+
+
+def cohort_of(n: int) -> StudentCohort:
+    nothing = torch.full((n,), NAN)
+    return StudentCohort(nothing, nothing.isnan(), torch.zeros(n, 0), torch.arange(n), tuple(map(str, range(n))))
+
+
+def prepared(**options: float) -> TemporalEnsembling:
+    transfer = TemporalEnsembling(**options)
+    transfer.prepare(cohort_of(VOLUMES), None)
+    return transfer
+
+
+def visits(n: int) -> list[tuple[list[int], Tensor]]:
+    """Batches of volumes in no order, some of them seldom."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (torch.randperm(VOLUMES - (step % 2), generator=generator)[:3].tolist(), torch.randn(3, generator=generator))
+        for step in range(n)
+    ]
+
+
+def slow(history: dict[int, list[float]], index: list[int], logits: list[float], a: float, ramp: int) -> float:
+    """The loss from all earlier probabilities of each volume, written out as one weighted average of them."""
+    losses = []
+    for row, logit in zip(index, logits, strict=True):
+        p, earlier = 1 / (1 + math.exp(-logit)), history.setdefault(row, [])
+        if earlier:
+            weights = [a ** (len(earlier) - 1 - i) for i in range(len(earlier))]
+            z = sum(w * q for w, q in zip(weights, earlier, strict=True)) / sum(weights)
+            losses.append(math.exp(-5 * (1 - min(len(earlier) / ramp, 1)) ** 2) * (p - z) ** 2)
+        earlier.append(p)
+    return sum(losses) / len(index)
+
+
+@pytest.mark.parametrize(("momentum", "ramp"), [(0.6, 4), (0.0, 1), (0.95, 10)])
+def test_the_loss_equals_a_slow_reference(momentum, ramp):
+    transfer, history = prepared(momentum=momentum, ramp_visits=ramp), {}
+    for index, logits in visits(12):
+        expected = slow(history, index, logits.tolist(), momentum, ramp)
+        assert transfer(batch(index, logits), None).item() == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
+def test_the_gradient_pulls_towards_the_past_and_not_the_past_towards_the_student():
+    transfer = prepared(ramp_visits=1)
+    first = torch.tensor([2.0, -2.0], requires_grad=True)
+    assert transfer(batch([0, 1], first), None).item() == 0
+    second = torch.tensor([0.0, 0.0], requires_grad=True)
+    transfer(batch([0, 1], second), None).backward()
+    assert first.grad is None
+    pull = (0.5 - torch.tensor([2.0, -2.0]).sigmoid()) * 0.25  # 2 (p - z) p (1 - p) / B
+    assert second.grad.tolist() == pytest.approx(pull.tolist())
+
+
+def test_a_volume_that_comes_twice_in_a_batch_counts_as_one_visit_with_its_mean():
+    twice, once = prepared(), prepared()
+    twice(batch([3, 3], torch.tensor([1.0, -0.5])), None)
+    p = torch.tensor([1.0, -0.5]).sigmoid().mean()
+    once(batch([3], torch.logit(p)[None]), None)
+    torch.testing.assert_close(twice.get_extra_state(), once.get_extra_state())
+
+
+class Stage(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.transfer = TemporalEnsembling(ramp_visits=3)
+
+
+def test_a_resumed_run_goes_on_exactly(tmp_path):
+    steps = visits(10)
+    whole = Stage()
+    whole.transfer.prepare(cohort_of(VOLUMES), None)
+    for index, logits in steps[:6]:
+        whole.transfer(batch(index, logits), None)
+    torch.save(whole.state_dict(), tmp_path / "last.ckpt")
+    expected = [whole.transfer(batch(index, logits), None).item() for index, logits in steps[6:]]
+
+    resumed = Stage()  # weights are loaded before `prepare`, as by a trainer
+    resumed.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=True))
+    resumed.transfer.prepare(cohort_of(VOLUMES), None)
+    assert [resumed.transfer(batch(index, logits), None).item() for index, logits in steps[6:]] == expected
+    assert sum(expected) > 0
+
+    with pytest.raises(InputError, match=r"remembers 6 volumes, but the cohort has 7: start a new run$"):
+        resumed.transfer.prepare(cohort_of(7), None)
+
+
+def _second_process(init: str) -> None:
+    distributed.init_process_group("gloo", init_method=init, rank=1, world_size=2)
+    transfer = prepared()
+    for index, logits in visits(4):
+        transfer(batch(index[2:], logits[2:]), None)
+    distributed.destroy_process_group()
+
+
+def test_two_processes_remember_what_one_would(tmp_path: Path):
+    alone = prepared()
+    for index, logits in visits(4):
+        alone(batch(index, logits), None)
+    init = (tmp_path / "meet").as_uri()
+    context = multiprocessing.get_context("spawn")
+    other = context.Process(target=_second_process, args=(init,))
+    other.start()
+    distributed.init_process_group("gloo", init_method=init, rank=0, world_size=2)
+    together = prepared()
+    for index, logits in visits(4):
+        together(batch(index[:2], logits[:2]), None)
+    distributed.destroy_process_group()
+    other.join()
+    assert other.exitcode == 0
+    torch.testing.assert_close(together.get_extra_state(), alone.get_extra_state())
+
+
+def test_entropy_and_its_gradient_are_those_of_unlabelled_volumes(make_student):
+    logits = torch.tensor([3.0, 1.0, -0.5], requires_grad=True)
+    loss = EntropyMinimisation()(make_student([1.0, NAN, NAN], logits), None)
+    p = logits.detach()[1:].sigmoid()
+    assert loss.item() == pytest.approx(-(p * p.log() + (1 - p) * (1 - p).log()).mean().item(), rel=1e-5)
+    loss.backward()
+    expected = -logits.detach()[1:] * p * (1 - p) / 2
+    assert logits.grad.tolist() == pytest.approx([0.0, *expected.tolist()])
+
+
+def test_entropy_of_labelled_volumes_alone_is_zero_and_unlabelled_ones_are_asked_for(make_student, make_cohort):
+    logits = torch.zeros(2, requires_grad=True)
+    loss = EntropyMinimisation()(replace(make_student([1.0, 0.0]), logits=logits), None)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.tolist() == [0.0, 0.0]
+    with pytest.raises(InputError, match="EntropyMinimisation needs unlabelled volumes: ingest some or lower"):
+        EntropyMinimisation().prepare(make_cohort([0.0, 1.0]), None)
+
+
+@pytest.mark.parametrize("options", [{"momentum": 1.0}, {"momentum": -0.1}, {"ramp_visits": 0}])
+def test_bad_options_are_told_in_one_line(options):
+    with pytest.raises(InputError, match=r"^[^\n]+ is [^\n]+: give [^\n]+$"):
+        TemporalEnsembling(**options)
