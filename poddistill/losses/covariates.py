@@ -1,0 +1,282 @@
+"""Transfer through covariates, such as age or pain: both cohorts record them, so they tie patients beyond the label."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from data_modules.errors import InputError
+from poddistill.losses.pairing import Pairing
+from poddistill.losses.transfer import Transfer
+from poddistill.losses.unpaired import StudentBatch, StudentCohort, TeacherBank
+
+
+class CovariatePairing(Pairing):
+    """Gives every MRI one of the clips that are nearest to it in covariates, drawn at random, anew at every call.
+
+    `distance` is Euclidean, between covariates as they are. `propensity` is that between scores b . x of covariates x,
+    with b from a logistic regression of the clips' labels (`fit_logistic`). Matching by one score instead of all
+    covariates is from Rosenbaum and Rubin (Biometrika, 1983); a score of the outcome, as here, is the prognostic score
+    of Hansen (Biometrika, 2008). To pair patients of two modalities by either is ours. Equal distances are ranked at
+    random.
+
+    Args:
+        neighbours: Clips to draw from, at least 1; copies of a clip (`data.clip_copies`) count as clips.
+        match_labels: Only clips of the MRI's own label; without it MRI need no label.
+        by: What is near, `distance` or `propensity`.
+
+    Raises:
+        InputError: An option is out of range.
+    """
+
+    def __init__(
+        self, neighbours: int = 5, match_labels: bool = True, by: Literal["distance", "propensity"] = "distance"
+    ) -> None:
+        if neighbours < 1:
+            raise InputError(f"neighbours is {neighbours}: give at least 1")
+        if by not in ("distance", "propensity"):
+            raise InputError(f"by is {by!r}: choose distance or propensity")
+        self.neighbours = neighbours
+        self.match_labels = match_labels
+        self.by = by
+        self._fitted: tuple[TeacherBank, Tensor] | None = None
+
+    def __call__(self, student: StudentBatch, bank: TeacherBank, generator: Generator | None = None) -> Tensor:
+        """Draws a near clip for every MRI.
+
+        Args:
+            student: The MRI, with covariates; all with a label if labels are matched.
+            bank: The clips to draw from.
+            generator: A CPU generator; None draws from torch's global one.
+
+        Returns:
+            int64 (B,), rows of the bank, on the student's device.
+
+        Raises:
+            InputError: There are no covariates, an MRI is unlabelled or its label has no clip where labels are matched,
+                or a score is to be fitted on clips of one label.
+        """
+        _require(bank.covariates)
+        mri, clip = self._positions(student.covariates, bank), self._positions(bank.covariates, bank)
+        if not self.match_labels:
+            return _draw_near(mri, clip, self.neighbours, generator)
+        if student.labels.isnan().any():
+            raise InputError(
+                "CovariatePairing met an MRI without label: give it labelled MRI or set match_labels to false"
+            )
+        index = torch.empty_like(student.index)
+        for label in (0, 1):
+            rows, clips = (student.labels == label).nonzero().flatten(), bank.labelled(label)
+            if len(rows) and not len(clips):
+                raise InputError(
+                    f"no TVUS training clip has label {label}, which an MRI needs for its pair: add such clips or set "
+                    "match_labels to false"
+                )
+            if len(rows):
+                index[rows] = clips[_draw_near(mri[rows], clip[clips], self.neighbours, generator)]
+        return index
+
+    def _positions(self, covariates: Tensor, bank: TeacherBank) -> Tensor:
+        if self.by == "distance":
+            return covariates
+        if self._fitted is None or self._fitted[0] is not bank:
+            known = ~bank.labels.isnan()
+            weights, _ = fit_logistic(bank.covariates[known], bank.labels[known])
+            self._fitted = bank, weights.to(bank.covariates)
+        # Not a matrix product, which mixed precision would round to 8 bits.
+        return (covariates * self._fitted[1]).sum(1, keepdim=True)
+
+
+class CovariateTargets(Transfer):
+    """L_KD = 1/n sum_i BCE(s_i, q_i), over the n unlabelled MRI of a batch, q_i what ultrasound says of such a patient.
+
+    s_i is the student's logit, BCE(s, q) = -q log sigmoid(s) - (1 - q) log(1 - sigmoid(s)), and q_i is sigmoid(a + b .
+    x_i) with x_i the covariates of MRI i. a and b minimise sum_c BCE(a + b . x_c, p_c) + penalty / 2 |b|^2 over the
+    clips c; p_c is sigmoid(t_c / temperature), of the teacher's logit t_c (`teacher`), or the clip's label
+    (`tvus-labels`). Ours. A control of the teacher's outputs acts on `teacher` alone.
+
+    Args:
+        fit_on: p_c: `teacher` or `tvus-labels`.
+        temperature: Of the teacher's logits, above 0.
+        penalty: Ridge, above 0.
+        prevalence: None leaves a as it is fitted; a number in (0, 1) shifts a until it is the mean of q over the MRI
+            that train, labelled or not.
+        labelled: Take labelled MRI as well.
+        shuffled: Deal the q_i to the MRI that train at random, always in the same way: a control.
+
+    Raises:
+        InputError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        fit_on: Literal["teacher", "tvus-labels"] = "teacher",
+        temperature: float = 1.0,
+        penalty: float = 1.0,
+        prevalence: float | None = None,
+        labelled: bool = False,
+        shuffled: bool = False,
+    ) -> None:
+        super().__init__()
+        if fit_on not in ("teacher", "tvus-labels"):
+            raise InputError(f"fit_on is {fit_on!r}: choose teacher or tvus-labels, or use OwnCovariateTargets")
+        if not temperature > 0:
+            raise InputError(f"temperature is {temperature}: give a number above 0")
+        _check(penalty, prevalence)
+        self.fit_on = fit_on
+        self.temperature = temperature
+        self.penalty = penalty
+        self.prevalence = prevalence
+        self.labelled = labelled
+        self.shuffled = shuffled
+        self.targets = torch.empty(0)
+
+    def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
+        """Fits the model on the clips and sets q, float32 (M,), for the MRI that train; nan for all others.
+
+        Raises:
+            InputError: There are no covariates, no MRI to learn from, or the clips are of one label.
+        """
+        assert bank is not None
+        if self.fit_on == "teacher":
+            model = fit_logistic(bank.covariates, (bank.logits / self.temperature).sigmoid(), self.penalty)
+        else:
+            known = ~bank.labels.isnan()
+            model = fit_logistic(bank.covariates[known], bank.labels[known], self.penalty)
+        self.targets = soft_labels(cohort, model, self.prevalence, self.labelled, self.shuffled)
+
+    def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
+        """Returns the mean loss; 0 where a batch has no such MRI. Only `prepare` looks at the bank."""
+        self.targets = self.targets.to(student.logits.device)
+        return _soft_label_loss(student, self.targets, self.labelled)
+
+
+class OwnCovariateTargets(Transfer):
+    """`CovariateTargets` with the model fitted on the training labels of the MRI: covariates alone, no ultrasound.
+
+    What ultrasound adds through covariates is the difference between the two.
+
+    Args:
+        penalty: As of `CovariateTargets`.
+        prevalence: The same.
+        labelled: The same.
+        shuffled: The same; q is dealt at random after the model has been fitted.
+
+    Raises:
+        InputError: An option is out of range.
+    """
+
+    needs_teacher: ClassVar[bool] = False
+
+    def __init__(
+        self, penalty: float = 1.0, prevalence: float | None = None, labelled: bool = False, shuffled: bool = False
+    ) -> None:
+        super().__init__()
+        _check(penalty, prevalence)
+        self.penalty = penalty
+        self.prevalence = prevalence
+        self.labelled = labelled
+        self.shuffled = shuffled
+        self.targets = torch.empty(0)
+
+    def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
+        """Fits the model on the labelled MRI and sets q, float32 (M,), for the MRI that train; nan for all others.
+
+        Raises:
+            InputError: There are no covariates, no MRI to learn from, or the training labels are all alike.
+        """
+        known = ~cohort.labels.isnan()
+        model = fit_logistic(cohort.covariates[known], cohort.labels[known], self.penalty)
+        self.targets = soft_labels(cohort, model, self.prevalence, self.labelled, self.shuffled)
+
+    def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
+        """Returns the mean loss; 0 where a batch has no such MRI. The bank is not looked at."""
+        self.targets = self.targets.to(student.logits.device)
+        return _soft_label_loss(student, self.targets, self.labelled)
+
+
+def fit_logistic(covariates: Tensor, targets: Tensor, penalty: float = 1.0) -> tuple[Tensor, float]:
+    """Minimises sum_c BCE(a + b . x_c, p_c) + penalty / 2 |b|^2.
+
+    Args:
+        covariates: x, float32 (N, C), with C > 0.
+        targets: p, float32 (N,), in [0, 1].
+        penalty: Above 0.
+
+    Returns:
+        b, float32 (C,), on the CPU, and a.
+
+    Raises:
+        InputError: There are no covariates, or all targets are 0 or all are 1.
+    """
+    _require(covariates)
+    x, p = covariates.cpu().double().numpy(), targets.cpu().double().numpy()
+    if not 0 < p.sum() < len(p):
+        raise InputError(
+            f"a model of covariates needs cases of both labels, but there are {len(p)} with {p.sum():g} obliterated: "
+            "add labelled cases"
+        )
+    # A soft target p is a case with weight p in class 1, and again with weight 1 - p in class 0.
+    model = LogisticRegression(C=1 / penalty, tol=1e-6, max_iter=1000)
+    model.fit(np.concatenate([x, x]), np.repeat([1, 0], len(x)), sample_weight=np.concatenate([p, 1 - p]))
+    return torch.from_numpy(model.coef_[0]).float(), float(model.intercept_[0])
+
+
+def soft_labels(
+    cohort: StudentCohort, model: tuple[Tensor, float], prevalence: float | None, labelled: bool, shuffled: bool
+) -> Tensor:
+    """Returns q of all volumes, float32 (M,), on the CPU; nan for volumes that do not train.
+
+    Raises:
+        InputError: No volume could be learnt from.
+    """
+    trains = cohort.unlabelled | ~cohort.labels.isnan()
+    if not (trains if labelled else cohort.unlabelled).any():
+        raise InputError(
+            "targets of covariates meet no unlabelled volume: set labelled to true, or ingest unlabelled MRI"
+        )
+    weights, intercept = model
+    scores = cohort.covariates[trains].double().numpy() @ weights.double().numpy() + intercept
+    if prevalence is not None:
+        wanted = logit(prevalence)
+        low, high = wanted - scores.max() - 1, wanted - scores.min() + 1  # all of q below, and all above
+        scores = scores + brentq(lambda shift: expit(scores + shift).mean() - prevalence, low, high)
+    if shuffled:
+        scores = np.random.default_rng(0).permutation(scores)
+    targets = torch.full(trains.shape, torch.nan)
+    targets[trains] = torch.from_numpy(expit(scores)).float()
+    return targets
+
+
+def _soft_label_loss(student: StudentBatch, targets: Tensor, labelled: bool) -> Tensor:
+    chosen = student if labelled else student.rows(student.labels.isnan())
+    losses = functional.binary_cross_entropy_with_logits(chosen.logits.float(), targets[chosen.index], reduction="none")
+    return losses.sum() / max(len(chosen), 1)
+
+
+def _draw_near(mri: Tensor, clip: Tensor, neighbours: int, generator: Generator | None) -> Tensor:
+    """Returns int64 (B,), for each of B positions (B, K) one of the nearest of N positions (N, K)."""
+    # topk prefers some of the equally near: covariates of few values, such as symptoms, would leave clips out for good.
+    order = torch.randperm(len(clip), generator=generator).to(clip.device)
+    # Through a matrix product, which is torch's choice for many clips, equal covariates would differ by rounding.
+    distances = torch.cdist(mri, clip[order], compute_mode="donot_use_mm_for_euclid_dist")
+    near = distances.topk(min(neighbours, len(clip)), largest=False).indices
+    chosen = torch.randint(near.shape[1], (len(mri), 1), generator=generator).to(near.device)
+    return order[near.gather(1, chosen)[:, 0]]
+
+
+def _require(covariates: Tensor) -> None:
+    if not covariates.shape[1]:
+        raise InputError("there are no covariates: name columns of both manifests in data.covariates")
+
+
+def _check(penalty: float, prevalence: float | None) -> None:
+    if not penalty > 0:
+        raise InputError(f"penalty is {penalty}: give a number above 0")
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise InputError(f"prevalence is {prevalence}: give a part in (0, 1), or null to leave it as it is fitted")

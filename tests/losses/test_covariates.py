@@ -1,0 +1,205 @@
+"""Transfer through covariates."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from data_modules.errors import InputError
+from poddistill.losses.covariates import CovariatePairing, CovariateTargets, OwnCovariateTargets
+
+NAN = float("nan")
+
+
+def patients(n, seed, strength=1.5):
+    """Labels (n,) and covariates (n, 3), of which the first alone tells the label."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(n, generator=generator) < 0.4).float()
+    covariates = torch.randn(n, 3, generator=generator)
+    covariates[:, 0] += strength * (labels - 0.4)
+    return labels, covariates
+
+
+@pytest.fixture
+def cohorts(make_bank, make_cohort):
+    """400 clips with logits that follow the label; 30 labelled and 600 unlabelled MRI; what labels those have."""
+    labels, covariates = patients(400, seed=1)
+    noise = torch.randn(400, generator=torch.Generator().manual_seed(2))
+    bank = make_bank(labels.tolist(), logits=3 * (2 * labels - 1) + noise, covariates=covariates)
+    truth, own = patients(630, seed=3)
+    known = torch.where(torch.arange(630) < 30, truth, NAN)
+    return bank, make_cohort(known.tolist(), covariates=own), truth
+
+
+def slow_soft_labels(covariates, targets, penalty, at):
+    """Every soft target as 1000 cases, so many of them obliterated."""
+    ones = (1000 * targets.double()).round().long().tolist()
+    x = np.repeat(covariates.double().numpy(), 1000, axis=0)
+    y = np.concatenate([np.arange(1000) < count for count in ones]).astype(int)
+    model = LogisticRegression(C=1 / (1000 * penalty), tol=1e-6).fit(x, y)
+    return torch.from_numpy(model.predict_proba(at.double().numpy())[:, 1]).float()
+
+
+def test_soft_labels_are_those_of_a_model_of_the_teacher_and_match_explicit_cases(cohorts):
+    bank, cohort, truth = cohorts
+    transfer = CovariateTargets(temperature=2.0, penalty=3.0)
+    transfer.prepare(cohort, bank)
+    expected = slow_soft_labels(bank.covariates, (bank.logits / 2).sigmoid(), 3.0, cohort.covariates)
+    torch.testing.assert_close(transfer.targets, expected, atol=1e-3, rtol=0)
+    assert roc_auc_score(truth, transfer.targets) > 0.8
+
+
+def test_labels_of_clips_or_of_the_mri_can_stand_in_for_the_teacher(cohorts):
+    bank, cohort, truth = cohorts
+    known = ~cohort.labels.isnan()
+    for transfer, x, y in (
+        (CovariateTargets(fit_on="tvus-labels"), bank.covariates, bank.labels),
+        (OwnCovariateTargets(), cohort.covariates[known], cohort.labels[known]),
+    ):
+        transfer.prepare(cohort, bank if transfer.needs_teacher else None)
+        model = LogisticRegression(C=1.0, tol=1e-6).fit(x.numpy(), y.numpy())
+        expected = torch.from_numpy(model.predict_proba(cohort.covariates.numpy())[:, 1]).float()
+        torch.testing.assert_close(transfer.targets, expected, atol=1e-3, rtol=0)
+        assert roc_auc_score(truth, transfer.targets) > 0.75
+
+
+@pytest.mark.parametrize("kind", [CovariateTargets, OwnCovariateTargets])
+def test_shuffled_soft_labels_are_the_same_values_and_tell_nothing(kind, cohorts):
+    bank, cohort, truth = cohorts
+    own, first, again = kind(), kind(shuffled=True), kind(shuffled=True)
+    for transfer in (own, first, again):
+        transfer.prepare(cohort, bank)
+    assert torch.equal(first.targets.sort().values, own.targets.sort().values)
+    assert torch.equal(first.targets, again.targets)
+    assert 0.4 < roc_auc_score(truth, first.targets) < 0.6
+
+
+def test_the_prevalence_is_met_and_the_order_of_patients_stays(cohorts):
+    bank, cohort, _ = cohorts
+    fitted, moved = CovariateTargets(), CovariateTargets(prevalence=0.05)
+    fitted.prepare(cohort, bank)
+    moved.prepare(cohort, bank)
+    assert fitted.targets.mean().item() == pytest.approx(0.4, abs=0.06)
+    assert moved.targets.mean().item() == pytest.approx(0.05, abs=1e-6)
+    shift = moved.targets.logit() - fitted.targets.logit()
+    torch.testing.assert_close(shift, shift.mean().expand(len(shift)), atol=1e-3, rtol=0)
+
+
+def test_validation_and_test_volumes_get_no_soft_label(cohorts):
+    bank, cohort, _ = cohorts
+    cohort.unlabelled[-100:] = False
+    transfer = CovariateTargets(prevalence=0.2)
+    transfer.prepare(cohort, bank)
+    assert transfer.targets[-100:].isnan().all()
+    assert transfer.targets[:-100].mean().item() == pytest.approx(0.2, abs=1e-6)
+
+
+@pytest.mark.parametrize(("labelled", "rows"), [(False, [1, 3]), (True, [0, 1, 2, 3])])
+def test_the_loss_is_the_cross_entropy_of_the_intended_volumes_alone(labelled, rows, cohorts, make_student):
+    bank, cohort, _ = cohorts
+    transfer = CovariateTargets(labelled=labelled)
+    transfer.prepare(cohort, bank)
+    logits = torch.tensor([0.3, -1.0, 2.0, 0.7], requires_grad=True)
+    loss = transfer(make_student([1.0, NAN, 0.0, NAN], logits), bank)
+    loss.backward()
+    q, p = transfer.targets[rows], logits.detach()[rows].sigmoid()
+    assert loss.item() == pytest.approx(-(q * p.log() + (1 - q) * (1 - p).log()).mean().item(), rel=1e-5)
+    expected = torch.zeros(4).index_put((torch.tensor(rows),), (p - q) / len(rows))
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_a_batch_of_labelled_volumes_adds_nothing_and_keeps_a_gradient(cohorts, make_student):
+    _, cohort, _ = cohorts
+    transfer = OwnCovariateTargets()
+    transfer.prepare(cohort, None)
+    logits = torch.zeros(2, requires_grad=True)
+    loss = transfer(make_student([1.0, 0.0], logits), None)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.tolist() == [0, 0]
+
+
+def test_targets_tell_what_they_lack(cohorts, make_bank, make_cohort):
+    bank, cohort, _ = cohorts
+    with pytest.raises(InputError, match=r"data\.covariates"):
+        CovariateTargets().prepare(cohort, make_bank([0.0, 1.0]))
+    with pytest.raises(InputError, match="no unlabelled volume"):
+        CovariateTargets().prepare(make_cohort([0.0, 1.0], covariates=torch.zeros(2, 3)), bank)
+    with pytest.raises(InputError, match="needs cases of both labels, but there are 2 with 2 obliterated"):
+        OwnCovariateTargets().prepare(make_cohort([1.0, 1.0, NAN], covariates=torch.zeros(3, 3)), None)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CovariateTargets(fit_on="mri"),
+        lambda: CovariateTargets(temperature=0.0),
+        lambda: CovariateTargets(penalty=0.0),
+        lambda: OwnCovariateTargets(prevalence=1.0),
+        lambda: CovariatePairing(neighbours=0),
+        lambda: CovariatePairing(by="age"),
+    ],
+)
+def test_bad_options_are_told_in_one_line(make):
+    with pytest.raises(InputError, match=r"^[^\n]+ is [^\n]+: (give|choose) [^\n]+$"):
+        make()
+
+
+@pytest.mark.parametrize("by", ["distance", "propensity"])
+@pytest.mark.parametrize("match_labels", [True, False])
+def test_pairs_are_drawn_evenly_from_the_nearest_clips(by, match_labels, make_bank, make_student):
+    labels, covariates = patients(40, seed=4)
+    bank = make_bank(labels.tolist(), covariates=covariates)
+    wanted, own = patients(3, seed=5)
+    student = make_student(wanted.repeat(1000), covariates=own.repeat(1000, 1))
+    pairing = CovariatePairing(neighbours=4, match_labels=match_labels, by=by)
+    index = pairing(student, bank, torch.Generator().manual_seed(0))
+    score = LogisticRegression(tol=1e-6).fit(covariates.numpy(), labels.numpy())
+    for i in range(3):
+        if by == "distance":
+            away = ((covariates - own[i]) ** 2).sum(1).numpy()
+        else:
+            away = np.abs(score.decision_function(covariates.numpy()) - score.decision_function(own[i : i + 1].numpy()))
+        offered = [j for j in np.argsort(away).tolist() if not match_labels or labels[j] == wanted[i]]
+        drawn = index[i::3].bincount(minlength=40)
+        assert set(drawn.nonzero().flatten().tolist()) == set(offered[:4])
+        assert drawn[offered[:4]].min() > 200
+
+
+def test_clips_as_near_as_each_other_are_drawn_alike(make_bank, make_student):
+    """A yes-or-no covariate: a hundred clips are at the same place, and none may be left out."""
+    bank = make_bank([1.0] * 100, covariates=torch.ones(100, 1))
+    student = make_student([1.0], covariates=torch.ones(1, 1))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([CovariatePairing(neighbours=2)(student, bank, generator) for _ in range(1500)])
+    assert len(drawn.unique()) == 100
+
+
+def test_the_score_is_fitted_anew_for_another_bank(make_bank, make_student):
+    covariates = torch.tensor([[-2.0, 1.0], [-1.0, -1.0], [1.0, 1.0], [2.0, -1.0]])
+    student = make_student([NAN], covariates=torch.tensor([[2.0, 1.1]]))
+    pairing = CovariatePairing(neighbours=1, match_labels=False, by="propensity")
+    by_first = pairing(student, make_bank([0.0, 0.0, 1.0, 1.0], covariates=covariates))
+    by_second = pairing(student, make_bank([1.0, 0.0, 1.0, 0.0], covariates=covariates))
+    assert by_first.item() == 3
+    assert by_second.item() in (0, 2)
+
+
+def test_fewer_clips_than_neighbours_will_do(make_bank, make_student):
+    bank = make_bank([1.0, 0.0, 1.0], covariates=torch.rand(3, 2))
+    index = CovariatePairing(neighbours=5)(make_student([1.0, 0.0], covariates=torch.rand(2, 2)), bank)
+    assert index[0].item() in (0, 2)
+    assert index[1].item() == 1
+
+
+def test_pairing_tells_what_it_lacks(make_bank, make_student):
+    with pytest.raises(InputError, match=r"data\.covariates"):
+        CovariatePairing()(make_student([1.0]), make_bank([1.0]))
+    bank = make_bank([0.0, 0.0], covariates=torch.zeros(2, 1))
+    with pytest.raises(InputError, match="MRI without label"):
+        CovariatePairing()(make_student([NAN], covariates=torch.zeros(1, 1)), bank)
+    with pytest.raises(InputError, match="no TVUS training clip has label 1"):
+        CovariatePairing()(make_student([1.0], covariates=torch.zeros(1, 1)), bank)
+    with pytest.raises(InputError, match="both labels"):
+        CovariatePairing(by="propensity")(make_student([0.0], covariates=torch.zeros(1, 1)), bank)
