@@ -1,0 +1,120 @@
+"""Transfer through patients with both examinations."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from data_modules.errors import InputError
+from poddistill.losses.anchors import AnchoredFeatures, AnchoredPairs
+from poddistill.losses.distillation import OutputRegression
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def cohorts(make_bank, make_cohort):
+    """Clips of patients 3, 1, 3, 90, 1, 4; volumes of patients 0 to 4, of which 3 is unlabelled and 4 is for test."""
+    features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    features[:, 2] = 0.1
+    bank = make_bank([1.0, 0.0, 1.0, 0.0, 0.0, 1.0], features=features, patients=[3, 1, 3, 90, 1, 4])
+    cohort = make_cohort([0.0, 0.0, 1.0, NAN, NAN])
+    cohort.unlabelled[4] = False
+    return bank, cohort
+
+
+def test_the_loss_is_that_of_anchored_patients_and_the_mean_of_their_clips(cohorts, make_student):
+    transfer = AnchoredPairs(OutputRegression())
+    transfer.prepare(cohorts[1], cohorts[0])
+    logits = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.5], requires_grad=True)
+    loss = transfer(make_student([0.0, 0.0, 1.0, NAN, NAN], logits), cohorts[0])
+    loss.backward()
+    means = {1: (1 + 4) / 2, 3: (0 + 2) / 2}  # of the logits 0, ..., 5
+    assert loss.item() == pytest.approx(sum((0.5 - mean) ** 2 for mean in means.values()) / 2)
+    torch.testing.assert_close(logits.grad, torch.tensor([0.0, 0.5 - 2.5, 0.0, 0.5 - 1.0, 0.0]))
+
+
+def test_volumes_are_known_by_their_row_in_the_manifest(cohorts, make_student):
+    transfer = AnchoredPairs(OutputRegression())
+    transfer.prepare(cohorts[1], cohorts[0])
+    student = make_student([0.0, 0.0, 1.0, NAN, NAN]).rows(torch.tensor([3, 0]))
+    assert transfer(student, cohorts[0]).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "mse"])
+def test_features_of_anchored_patients_regress_the_standardised_ones_of_the_teacher(distance, cohorts, make_student):
+    bank, cohort = cohorts
+    transfer = AnchoredFeatures(4, 3, distance)
+    transfer.prepare(cohort, bank)
+    features = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    loss = transfer(make_student([0.0, 0.0, 1.0, NAN, NAN], features=features), bank)
+    loss.backward()
+    z = (bank.features - bank.features.mean(0)) / bank.features.std(0, correction=0)
+    z[:, 2] = 0
+    expected = []
+    for volume, clips in ((1, [1, 4]), (3, [0, 2])):
+        p, t = transfer.projection.weight @ features[volume] + transfer.projection.bias, z[clips].mean(0)
+        away = ((p - t) ** 2).mean() if distance == "mse" else 1 - p.dot(t) / (p.norm() * t.norm())
+        expected.append(away.item())
+    assert loss.item() == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert (features.grad != 0).any(1).tolist() == [False, True, False, True, False]
+    assert transfer.projection.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("distance", ["cosine", "mse"])
+def test_a_batch_without_anchored_patients_adds_nothing_but_reaches_every_parameter(distance, cohorts, make_student):
+    transfer = AnchoredFeatures(4, 3, distance)
+    transfer.prepare(cohorts[1], cohorts[0])
+    features = torch.randn(1, 4, requires_grad=True)
+    loss = transfer(make_student([0.0], features=features), cohorts[0])
+    loss.backward()
+    assert loss.item() == 0
+    assert not features.grad.any()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in transfer.parameters())
+    logits = torch.ones(1, requires_grad=True)
+    pairs = AnchoredPairs(OutputRegression())
+    pairs.prepare(cohorts[1], cohorts[0])
+    pairs(make_student([0.0], logits), cohorts[0]).backward()
+    assert logits.grad.tolist() == [0]
+
+
+def test_a_projection_can_be_learnt_and_a_copy_made_before_keeps_its_shape(cohorts, make_student):
+    """Features that are a linear map of the teacher's are found by the projection alone."""
+    bank, cohort = cohorts
+    torch.manual_seed(0)
+    transfer = AnchoredFeatures(8, 3, "mse")
+    before = copy.deepcopy(transfer)
+    transfer.prepare(cohort, bank)
+    student = make_student([0.0] * 5, features=torch.randn(5, 8))
+    optimiser = torch.optim.Adam(transfer.parameters(), lr=0.05)
+    for _ in range(200):
+        optimiser.zero_grad()
+        loss = transfer(student, bank)
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 1e-3
+    before.load_state_dict(transfer.state_dict())
+    assert isinstance(before.projection, nn.Linear)
+
+
+def test_a_cohort_without_anchors_is_refused(make_bank, make_cohort):
+    bank = make_bank([0.0, 1.0], patients=[7, 1])
+    cohort = make_cohort([1.0, NAN])
+    cohort.unlabelled[1] = False  # patient 1 is there, but for validation
+    for transfer in (AnchoredPairs(OutputRegression()), AnchoredFeatures(2, 1)):
+        with pytest.raises(InputError, match=r"both examinations under one patient_id.*simulate --n_both"):
+            transfer.prepare(cohort, bank)
+
+
+def test_wrong_widths_are_told_with_the_right_ones(cohorts, make_student):
+    with pytest.raises(InputError, match="teacher_features is 5, but the teacher has 3: set it to 3"):
+        AnchoredFeatures(4, 5).prepare(cohorts[1], cohorts[0])
+    transfer = AnchoredFeatures(4, 3)
+    transfer.prepare(cohorts[1], cohorts[0])
+    with pytest.raises(InputError, match="student_width is 4, but the student's features have 6: set it to 6"):
+        transfer(make_student([0.0], features=torch.zeros(1, 6)), cohorts[0])
+    with pytest.raises(InputError, match="student_width is 0"):
+        AnchoredFeatures(0, 3)
+    with pytest.raises(InputError, match="distance is 'l2': choose cosine or mse"):
+        AnchoredFeatures(4, 3, "l2")
