@@ -89,6 +89,7 @@ def run(argv: Sequence[str]) -> None:
 def _cli(argv: Sequence[str], run: bool) -> StageCLI:
     _quieten()
     OmegaConf.register_resolver("fastest_precision", fastest_precision, replace=True)
+    OmegaConf.register_resolver("times", lambda factor, number: round(factor * number), replace=True)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${run} also inside fit's and test's own options
     # omegaconf+ resolves ${...} after all files and options are merged, so a profile's values reach any stage
     parsing = {"parser_mode": "omegaconf+", "exit_on_error": False}

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_modules.errors import InputError
+from poddistill.evaluation.attribution import attributions
 from poddistill.evaluation.differences import paired_differences
 from poddistill.evaluation.replicates import replicated_auroc
 from poddistill.evaluation.report import p_value, write_report
@@ -76,7 +77,8 @@ def compare(
     Args:
         paths: stage folders, or folders above them.
         out: folder to write to; made if missing.
-        baseline: the method that is subtracted from every other one; without it, all pairs.
+        baseline: the method that is subtracted from every other one, except that a control, ``<method>--<control>``,
+            is subtracted from its method; without a baseline, all pairs.
         margin: the difference in AUROC that matters, for equivalence and for the seeds and patients needed.
         notice: shown on top of the page, such as that the cohort is simulated.
         resamples: bootstrap resamples, at least 1.
@@ -98,6 +100,8 @@ def compare(
     table = pd.DataFrame([_row(method) for method in methods], columns=TABLE_COLUMNS)
     differences, unpaired = paired_differences(methods, baseline, margin)
     notes += unpaired
+    if baseline is not None:
+        notes += attributions(differences, baseline)
 
     out = Path(out)
     try:

@@ -6,6 +6,7 @@ from itertools import combinations
 import pandas as pd
 
 from data_modules.errors import InputError
+from poddistill.evaluation.attribution import controlled
 from poddistill.evaluation.bootstrap import bootstrap_p_value, percentile_interval
 from poddistill.evaluation.decisions import equivalence_p, holm, shows
 from poddistill.evaluation.folds import Estimate, Fold
@@ -31,7 +32,8 @@ def paired_differences(
 
     Args:
         methods: the scored methods.
-        baseline: the method to subtract from every other one; without it, all pairs in the methods' order.
+        baseline: the method to subtract from every other one, except that a control, ``<method>--<control>``, is
+            subtracted from its method; without a baseline, all pairs in the methods' order.
         margin: the difference in AUROC that matters, in (0, 1): for equivalence and for the numbers needed.
 
     Returns:
@@ -48,7 +50,11 @@ def paired_differences(
     pairs = list(combinations(methods, 2))
     if baseline is not None:
         chosen = methods[names.index(baseline)]
-        pairs = [(method, chosen) for method in methods if method is not chosen]
+        pairs = [
+            (methods[names.index(arm)], method) if (arm := controlled(method.name, names)) else (method, chosen)
+            for method in methods
+            if method is not chosen
+        ]
     estimates: list[Estimate] = []
     rows: list[dict[str, object]] = []
     notes: list[str] = []

@@ -1,0 +1,52 @@
+"""What a gain is put down to."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poddistill.evaluation.attribution import attributions, controlled
+from poddistill.evaluation.compare import compare
+
+
+def rows(*pairs: tuple[str, str, float, float]) -> pd.DataFrame:
+    return pd.DataFrame(pairs, columns=["method_a", "method_b", "difference", "p_holm"])
+
+
+@pytest.mark.parametrize(
+    ("gain", "constant", "dealt", "words"),
+    [
+        ((0.03, 0.01), (0.03, 0.01), (0.04, 0.02), "gains over mae and over its 2 controls: the gain is the teacher's"),
+        ((0.03, 0.01), (0.01, 0.40), (0.04, 0.02), "not shown to be better than its controls: constant. The gain may"),
+        ((0.03, 0.01), (-0.03, 0.01), (0.00, np.nan), "its controls: constant, dealt."),
+        ((0.03, 0.20), (0.03, 0.01), (0.04, 0.02), "sorted shows no gain over mae."),
+        ((-0.03, 0.01), (0.03, 0.01), (0.04, 0.02), "sorted shows no gain over mae."),
+    ],
+)
+def test_a_gain_is_the_teachers_only_if_every_control_is_beaten(gain, constant, dealt, words):
+    table = rows(
+        ("sorted", "mae", *gain), ("sorted", "sorted--constant", *constant), ("sorted", "sorted--dealt", *dealt)
+    )
+    (sentence,) = attributions(table, "mae")
+    assert words in sentence
+
+
+def test_methods_without_controls_get_no_sentence():
+    assert attributions(rows(("long", "mae", 0.1, 0.001)), "mae") == []
+
+
+def test_a_control_needs_its_method():
+    assert controlled("student--constant", ["student", "student--constant"]) == "student"
+    assert controlled("student--constant", ["student--constant"]) is None
+    assert controlled("student-kd", ["student", "student-kd"]) is None
+
+
+def test_controls_are_compared_with_their_method_and_the_report_says_so(write_run, tmp_path):
+    strengths = {"mae": 1.0, "student": 3.0, "student--constant": 1.0, "other": 1.0}
+    for method, separation in strengths.items():
+        for replicate in range(4):
+            write_run(method, replicate=replicate, separation=separation)
+    result = compare([tmp_path / "runs"], tmp_path / "out", baseline="mae", resamples=50)
+    pairs = set(zip(result.differences["method_a"], result.differences["method_b"], strict=True))
+    assert pairs == {("student", "mae"), ("student", "student--constant"), ("other", "mae")}
+    assert "student gains over mae and over its 1 control: the gain is the teacher's." in result.notes
+    assert "the gain is the teacher" in (tmp_path / "out/index.html").read_text()
