@@ -25,10 +25,17 @@ def _rows(modality: str, n: int, patients: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 labelled and 12 unlabelled volumes (8, 16, 16), 48 labelled clips (8, 16, 16) of other patients, 4 folds."""
+    """60 labelled and 12 unlabelled volumes (8, 16, 16), 48 labelled clips (8, 16, 16), covariates, 4 folds.
+
+    Three patients, of the folds 0, 1 and 2, have both examinations.
+    """
     cohort = tmp_path_factory.mktemp("cohort")
     rng = np.random.default_rng(0)
     mri, tvus = _rows("mri", 72, "m"), _rows("tvus", 48, "t")
+    tvus.loc[:2, "patient_id"] = mri["patient_id"][:3]
+    for table in (mri, tvus):
+        for column in ("age", "parity", "pain", "ca125", "endometrioma", "retroverted"):
+            table[column] = rng.normal(size=len(table)) + table["label"]
     mri.loc[60:, ["label", "fold"]] = np.nan
     for case in mri.itertuples():
         volume = rng.uniform(0, 0.5, (8, 16, 16))
