@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import wandb
 from jsonargparse import ArgumentError, set_parsing_settings
+from jsonargparse._namespace import NSKeyError
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
 from pytorch_lightning import LightningDataModule, LightningModule
@@ -89,7 +90,7 @@ def run(argv: Sequence[str]) -> None:
 def _cli(argv: Sequence[str], run: bool) -> StageCLI:
     _quieten()
     OmegaConf.register_resolver("fastest_precision", fastest_precision, replace=True)
-    OmegaConf.register_resolver("times", lambda factor, number: round(factor * number), replace=True)
+    OmegaConf.register_resolver("times", lambda factor, number: round(float(factor) * float(number)), replace=True)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${run} also inside fit's and test's own options
     # omegaconf+ resolves ${...} after all files and options are merged, so a profile's values reach any stage
     parsing = {"parser_mode": "omegaconf+", "exit_on_error": False}
@@ -109,6 +110,8 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
         )
     except ArgumentError as error:
         raise UsageError(_one_line(str(error))) from error
+    except NSKeyError as error:  # an option that the class named by the last configuration does not have
+        raise UsageError(_one_line(str(error.args[0]))) from error
     except InterpolationKeyError as error:
         key = re.search(r"resolved to '(?:\w+\.)?(profile\.\w+|\w+)'", str(error))
         name = key[1] if key else str(error)

@@ -104,6 +104,7 @@ class EntropyMinimisation(Transfer):
     """
 
     needs_teacher: ClassVar[bool] = False
+    needs_unlabelled = True
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
         """Checks that there is something to learn from.

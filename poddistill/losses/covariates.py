@@ -133,6 +133,7 @@ class CovariateTargets(Transfer):
         self.penalty = penalty
         self.prevalence = prevalence
         self.labelled = labelled
+        self.needs_unlabelled = not labelled
         self.shuffled = shuffled
         self.targets = torch.empty(0)
 
@@ -181,6 +182,7 @@ class OwnCovariateTargets(Transfer):
         self.penalty = penalty
         self.prevalence = prevalence
         self.labelled = labelled
+        self.needs_unlabelled = not labelled
         self.shuffled = shuffled
         self.targets = torch.empty(0)
 

@@ -88,6 +88,7 @@ class QuantileAlignment(Transfer):
         self.prevalence = prevalence
         self.queue = queue
         self.labelled = labelled
+        self.needs_unlabelled = not labelled
         self.pi = prevalence
         self.recent: Tensor | None = None
 

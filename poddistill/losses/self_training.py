@@ -66,6 +66,7 @@ class SelfTrainingTargets(Transfer):
         self.prevalence = prevalence
         self.centre = centre
         self.labelled = labelled
+        self.needs_unlabelled = not labelled
         self.targets = torch.empty(0)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:

@@ -25,9 +25,11 @@ class Transfer(nn.Module, ABC):
 
     Attributes:
         needs_teacher: Whether there must be a teacher; without one `bank` is None.
+        needs_unlabelled: Whether batches must hold unlabelled MRI.
     """
 
     needs_teacher: ClassVar[bool] = True
+    needs_unlabelled: bool = False
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
         """Takes from the cohorts, once before training, what the loss needs of them as a whole.

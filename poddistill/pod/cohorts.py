@@ -54,7 +54,7 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
         tuple(outputs["case_ids"]),
         outputs["features"],
         covariates,
-        torch.from_numpy(patients.to_numpy()).to(device),
+        torch.from_numpy(patients.to_numpy(copy=True)).to(device),
     )
 
 
@@ -67,7 +67,7 @@ def student_cohort(data: Any) -> StudentCohort:
         torch.from_numpy(manifest["label"].where(trained).to_numpy(dtype=np.float32)),
         torch.from_numpy(manifest["split"].eq("unlabelled").to_numpy()),
         torch.from_numpy(scores.astype(np.float32)),
-        torch.from_numpy(_numbers(data)[manifest["patient_id"]].to_numpy()),
+        torch.from_numpy(_numbers(data)[manifest["patient_id"]].to_numpy(copy=True)),
         tuple(manifest["case_id"]),
     )
 

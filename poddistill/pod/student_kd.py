@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from data_modules.errors import InputError
+from data_modules.unpaired import UnpairedDataModule
 from poddistill.losses.controls import Control
 from poddistill.losses.labels import LabelLoss
 from poddistill.losses.schedules import Schedule
@@ -92,11 +93,18 @@ class StudentKD(Detector):
             return
         if self.schedule is None:
             raise InputError("model.transfer is set, but model.schedule is not: give both, or neither")
+        data = self._data()
+        mri = data.mri if isinstance(data, UnpairedDataModule) else data
+        if self.transfer.needs_unlabelled and not mri.unlabelled_batch_size:
+            raise InputError(
+                f"model.transfer {type(self.transfer).__name__} learns from unlabelled volumes, but no batch has any: "
+                "set data.mri.unlabelled_batch_size"
+            )
         if self.teacher:
             self.bank = teacher_bank(self.teacher, self.trainer, self.device)
             if self.control is not None:
                 self.bank = self.control(self.bank)
-        cohort = student_cohort(self._data())
+        cohort = student_cohort(data)
         self.covariates = cohort.covariates.to(self.device)
         self.transfer.prepare(cohort, self.bank)
 

@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
+from data_modules.errors import InputError, UsageError
 from poddistill.lightning_cli import build, run
 
 POD = Path(__file__).parents[2] / "experiments" / "pod"
 ARMS = sorted(file.stem for file in (POD / "arms").glob("*.yaml"))
 CONTROLS = sorted(file.stem for file in (POD / "controls").glob("*.yaml"))
+SMALLER = {"student-densenet": ("--model.init_args.encoder.init_args.block_config", "[2,2]")}
 Options = Callable[..., list[str]]
 
 
@@ -21,6 +23,8 @@ def runs(pipeline: Path, options: Options) -> Path:
     """The pipeline's runs, and beside them all that an arm or a control builds on."""
     for arm in (name for name in ARMS if name.startswith("teacher-")):
         run(["fit", *options("teacher", pipeline / arm, "--config", str(POD / "arms" / f"{arm}.yaml"))])
+    first = fit(pipeline, options, "student-mae")
+    run(["predict", "--config", str(first / "config.yaml"), "--ckpt_path", str(first / "checkpoints/best.ckpt")])
     return pipeline
 
 
@@ -28,7 +32,8 @@ def fit(runs: Path, options: Options, arm: str, *controls: str) -> Path:
     folder = runs / "--".join([arm, *controls])
     files = [POD / "arms" / f"{arm}.yaml", *(POD / "controls" / f"{name}.yaml" for name in controls)]
     configs = [part for file in files for part in ("--config", str(file))]
-    run(["fit", *options("student", folder, *configs, "--profile.student_epochs", "2")])
+    small = ("--profile.student_epochs", "2", "--profile.n_labelled", "16", *SMALLER.get(arm, ()))
+    run(["fit", *options("student", folder, *configs, *small)])
     return folder
 
 
@@ -42,9 +47,10 @@ def test_an_arm_trains_and_predicts(arm: str, runs: Path, options: Options) -> N
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_control_takes_the_teachers_place(control: str, runs: Path, options: Options) -> None:
-    folder = fit(runs, options, "student-kd", control)
-    losses = [pd.read_csv(runs / name / "metrics.csv")["train/distillation"].dropna() for name in (folder, "student")]
-    assert np.isfinite(losses[0]).all()
+    arm = "student-covariates" if control == "patients" else "student-kd"
+    folders = [fit(runs, options, arm, *controls) for controls in ((), (control,))]
+    losses = [pd.read_csv(folder / "metrics.csv")["train/distillation"].dropna() for folder in folders]
+    assert np.isfinite(losses[1]).all()
     assert losses[0].iloc[0] != losses[1].iloc[0]
 
 
@@ -53,3 +59,17 @@ def test_an_untrained_teacher_keeps_its_first_weights(runs: Path, options: Optio
     trained = torch.load(runs / "teacher-untrained/checkpoints/best.ckpt", weights_only=False)["state_dict"]
     for name, weight in first.named_parameters():
         torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-6)
+
+
+def test_a_transfer_that_meets_no_unlabelled_volume_is_told(runs: Path, options: Options, tmp_path: Path) -> None:
+    arm = ("--config", str(POD / "arms" / "student-covariates-own.yaml"))
+    none = ("--data.init_args.mri.init_args.unlabelled_batch_size", "0", "--model.init_args.init_encoder", "null")
+    cli = build(options("student", tmp_path, *arm, *none))
+    with pytest.raises(InputError, match=r"OwnCovariateTargets learns from unlabelled volumes.*unlabelled_batch_size"):
+        cli.trainer.fit(cli.model, cli.datamodule)
+
+
+def test_a_control_of_another_arm_is_told_in_one_line(options: Options, tmp_path: Path) -> None:
+    files = ("--config", str(POD / "arms/student-sorted.yaml"), "--config", str(POD / "controls/patients.yaml"))
+    with pytest.raises(UsageError, match=r"^[^\n]*shuffled[^\n]*not accepted[^\n]*$"):
+        build(options("student", tmp_path, *files))
