@@ -176,15 +176,25 @@ class CohortDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader | CombinedLoader:
         """Returns the training loader; that of two kinds of batches, if unlabelled cases come beside the labelled."""
-        rows = self._rows("train", "unlabelled") if self.include_unlabelled else self._rows("train")
+        loader = self._loader(self._trained_rows(), training=True)
+        if not self.unlabelled_batch_size:
+            return loader
+        rows = self._rows("unlabelled")
         if not len(rows):
             raise InputError(
-                f"{self.cohort}: no labelled {self.modality} case is left to train on; add labels and ingest again"
+                f"{self.cohort}: unlabelled_batch_size is {self.unlabelled_batch_size}, but no {self.modality} case is "
+                "left that is not trained on with its label; set it to 0 or lower n_labelled"
             )
-        labelled = self._loader(rows, training=True)
-        if not self.unlabelled_batch_size:
-            return labelled
-        return CombinedLoader({"labelled": labelled, "unlabelled": self._beside(len(labelled))}, "min_size")
+        beside = self._beside(rows, self.unlabelled_batch_size, len(loader), hide_labels=True)
+        return CombinedLoader({"labelled": loader, "unlabelled": beside}, "min_size")
+
+    def train_dataloader_beside(self, steps: int, batch_size: int) -> DataLoader:
+        """Returns a loader of the training cases that has at least so many whole batches.
+
+        It is for an epoch of so many steps over other cases. Each epoch takes other ones of these or, where they are
+        too few, takes them several times.
+        """
+        return self._beside(self._trained_rows(), batch_size, steps)
 
     def val_dataloader(self) -> DataLoader:
         """Returns the loader of the labelled validation cases."""
@@ -240,18 +250,19 @@ class CohortDataModule(pl.LightningDataModule):
             )
         return rows
 
-    def _beside(self, steps: int) -> DataLoader:
-        """The loader of the unlabelled part of training batches, long enough for so many steps."""
-        rows = self._rows("unlabelled")
+    def _trained_rows(self) -> np.ndarray:
+        rows = self._rows("train", "unlabelled") if self.include_unlabelled else self._rows("train")
         if not len(rows):
             raise InputError(
-                f"{self.cohort}: unlabelled_batch_size is {self.unlabelled_batch_size}, but no {self.modality} case is "
-                "left that is not trained on with its label; set it to 0 or lower n_labelled"
+                f"{self.cohort}: no labelled {self.modality} case is left to train on; add labels and ingest again"
             )
+        return rows
+
+    def _beside(self, rows: np.ndarray, batch_size: int, steps: int, hide_labels: bool = False) -> DataLoader:
         world_size = self.trainer.world_size if self.trainer is not None else 1
-        needed = steps * self.unlabelled_batch_size * world_size
-        repeated = np.resize(rows, max(len(rows), needed))
-        return self._loader(repeated, training=True, hide_labels=True, batch_size=self.unlabelled_batch_size)
+        # Repeated as a whole, so that over many epochs, each cut short somewhere else, no case is drawn more often.
+        repeated = np.tile(rows, math.ceil(steps * batch_size * world_size / len(rows)))
+        return self._loader(repeated, training=True, hide_labels=hide_labels, batch_size=batch_size)
 
     def _dataset(self, rows: np.ndarray, training: bool = False, hide_labels: bool = False) -> CohortDataset:
         cache_bytes = 0 if self.num_workers else self.cache_gb * 1e9

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,9 @@ class UnpairedDataModule(pl.LightningDataModule):
     No patient of the MRI validation or test fold lends a clip: the two share one cohort, whose folds are by patient
     across both modalities, and one test fold.
 
+    With `clips_in_batches` every training batch also holds clips: it is a dict of two batches, ``mri`` and ``tvus``. An
+    epoch is still a pass over the MRI, and each takes other clips or, where they are few, the same in another order.
+
     Attributes:
         manifest: That of the MRI.
 
@@ -34,10 +38,12 @@ class UnpairedDataModule(pl.LightningDataModule):
         clip_copies: How many times `clips` gives every clip, each time augmented anew; more than 1 only with an
             augmentation of `tvus`.
         covariates: Columns of both manifests that `covariate_scores` gives, such as age or pain.
+        clips_in_batches: Clips of the training folds that every training batch of a process holds: the labelled ones,
+            or with ``include_unlabelled`` of `tvus` all of them, labels hidden; augmented as `tvus` says. 0: none.
 
     Raises:
-        InputError: The two have another cohort or another fold, a covariate is missing, or `clip_copies` is out of
-            range.
+        InputError: The two have another cohort or another fold, a covariate is missing, or `clip_copies` or
+            `clips_in_batches` is out of range.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         tvus: TVUSDataModule | None = None,
         clip_copies: int = 1,
         covariates: list[str] | None = None,
+        clips_in_batches: int = 0,
     ) -> None:
         super().__init__()
         if clip_copies < 1:
@@ -54,6 +61,10 @@ class UnpairedDataModule(pl.LightningDataModule):
             raise InputError(
                 f"data.clip_copies is {clip_copies}, but data.tvus has no augmentation: all would be alike"
             )
+        if clips_in_batches < 0:
+            raise InputError(f"data.clips_in_batches is {clips_in_batches}: give at least 0")
+        if clips_in_batches and tvus is None:
+            raise InputError(f"data.clips_in_batches is {clips_in_batches}, but data.tvus is not set: give both")
         if tvus is not None and tvus.cohort.resolve() != mri.cohort.resolve():
             raise InputError(f"data.tvus.cohort {tvus.cohort} is not data.mri.cohort {mri.cohort}; give both the same")
         if tvus is not None and tvus.fold != mri.fold:
@@ -62,6 +73,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         self.tvus = tvus
         self.clip_copies = clip_copies
         self.covariates = covariates or []
+        self.clips_in_batches = clips_in_batches
         for part in (mri, tvus):
             for name in self.covariates if part is not None else ():
                 if part is not None and name not in part.manifest.columns[len(COLUMNS) :]:
@@ -87,8 +99,14 @@ class UnpairedDataModule(pl.LightningDataModule):
             self.tvus.trainer = self.trainer
 
     def train_dataloader(self) -> DataLoader | CombinedLoader:
-        """Returns the MRI's training loader."""
-        return self.mri.train_dataloader()
+        """Returns the MRI's training loader, or with `clips_in_batches` that of both."""
+        volumes = self.mri.train_dataloader()
+        if self.tvus is None or not self.clips_in_batches:
+            return volumes
+        parts = volumes.iterables if isinstance(volumes, CombinedLoader) else volumes  # a loader, or one of each kind
+        steps = min(len(loader) for loader in CombinedLoader(parts).flattened)
+        clips = self.tvus.train_dataloader_beside(steps, self.clips_in_batches)
+        return CombinedLoader({"mri": parts, "tvus": clips}, "min_size")
 
     def val_dataloader(self) -> DataLoader:
         """Returns the MRI's validation loader."""
@@ -102,9 +120,12 @@ class UnpairedDataModule(pl.LightningDataModule):
         """Returns the MRI's loader of every case."""
         return self.mri.predict_dataloader()
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments MRI training batches."""
-        return self.mri.on_after_batch_transfer(batch, dataloader_idx)
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Makes images float32 in [0, 1] where they now are, and augments those of training batches."""
+        if self.tvus is None or "tvus" not in batch:
+            return self.mri.on_after_batch_transfer(batch, dataloader_idx)
+        parts = {"mri": self.mri, "tvus": self.tvus}
+        return {name: part.on_after_batch_transfer(batch[name], dataloader_idx) for name, part in parts.items()}
 
     def covariate_scores(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the covariates of all volumes (M, C) and of the training clips (N, C), float32, on one scale.

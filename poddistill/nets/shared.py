@@ -10,8 +10,8 @@ from poddistill.nets.vision_transformer import VisionTransformer3D
 def share_blocks(one: VisionTransformer3D, other: VisionTransformer3D) -> None:
     """Makes the second encoder's blocks attend and compute by the first one's attention and MLP, by reference.
 
-    Each encoder keeps its own stem (patch embedding, positions, class token), all its layer norms and its rates of
-    dropout. The second one's attention and MLP are given up, so share before an optimiser is made or weights are loaded.
+    Each encoder keeps its own stem (patch embedding, positions, class token), all its layer norms and its dropout. The
+    second one's attention and MLP are given up, so share before an optimiser is made or weights are loaded.
 
     All weights shared and only the norms a modality's own, for images of different patients: Dou et al., "Unpaired
     Multi-modal Segmentation via Knowledge Distillation", IEEE TMI 2020 (arXiv 2001.03111), who do so with convolutions
