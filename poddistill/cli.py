@@ -250,7 +250,7 @@ def _add_compare(verbs: Any) -> None:
     parser = _verb(
         verbs,
         "compare",
-        "compare runs: comparison.csv, differences.csv, index.html and the table",
+        "compare runs: comparison.csv, differences.csv, runs.csv, index.html and the table",
         "poddistill compare runs/demo/seed0-fold0 --out runs/demo/seed0-fold0/report",
         _compare,
     )

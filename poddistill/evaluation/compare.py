@@ -1,6 +1,6 @@
 """Comparison of methods on the test cases that they share: the table, the paired differences, the page."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def compare(
     resamples: int = 2000,
     bootstrap_seed: int = 0,
 ) -> Comparison:
-    """Compare methods on the test split, and write ``comparison.csv``, ``differences.csv`` and ``index.html``.
+    """Compare methods on the test split; write ``comparison.csv``, ``differences.csv``, ``runs.csv``, ``index.html``.
 
     Each run is scored on its own test cases, at the threshold that maximises Youden's J on its own validation cases;
     seeds are averaged within a fold and folds with equal weight, and scores of different models are never pooled. The
@@ -108,6 +108,7 @@ def compare(
         out.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
         differences.to_csv(out / "differences.csv", index=False, float_format="%.6g")
+        pd.DataFrame(_run_rows(methods)).to_csv(out / "runs.csv", index=False, float_format="%.6g")
     except OSError as error:
         raise InputError(f"{out}: cannot write there ({error.strerror}); give another --out folder") from error
     page = write_report(out, table, differences, margin, methods, runs, notes, notice)
@@ -137,6 +138,15 @@ def _row(method: Method) -> dict[str, object]:
         row[metric] = method.mean(metric)
         row[f"{metric}_low"], row[f"{metric}_high"] = method.interval(metric)
     return row
+
+
+def _run_rows(methods: list[Method]) -> Iterator[dict[str, object]]:
+    for method in methods:
+        for scored in method.folds.values():
+            for number, run in enumerate(scored.runs):
+                own = {name: values[number] for name, values in scored.metrics.items()}
+                which = {"method": method.name, "cohort": run.cohort, "seed": run.seed, "fold": run.fold}
+                yield {**which, **own, "n": len(scored.cases)}
 
 
 def print_table(comparison: Comparison, console: Console | None = None) -> None:

@@ -49,6 +49,16 @@ def test_files_have_the_fixed_columns_and_a_row_a_method_or_pair(study, tmp_path
     ]
 
 
+def test_every_run_has_a_row_and_a_method_is_their_mean(study, tmp_path):
+    compare([study], tmp_path / "out", resamples=50)
+    runs, methods = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("runs", "comparison"))
+    assert len(runs) == methods["runs"].sum()
+    for row in methods.itertuples():
+        own = runs[runs["method"] == row.method]
+        assert own.groupby("fold")["auprc"].mean().mean() == pytest.approx(row.auprc, abs=1e-5)
+        assert not own.duplicated(["cohort", "seed", "fold"]).any()
+
+
 def test_figures_are_means_over_runs_at_each_runs_own_threshold(study, tmp_path):
     result = compare([study], tmp_path / "out", resamples=200)
     row = result.table.set_index("method").loc["student"]
