@@ -1,9 +1,11 @@
 """What unlabelled volumes teach without a teacher: a student that agrees with its own past, and one that is sure."""
 
-from typing import ClassVar
+import copy
+import math
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from data_modules.errors import InputError
@@ -93,6 +95,73 @@ class TemporalEnsembling(Transfer):
         average = self.momentum * self.sums + (1 - self.momentum) * total / times.clamp(min=1)
         self.sums = torch.where(times > 0, average, self.sums)
         self.visits = self.visits + (times > 0)
+
+
+class MeanTeacher(Transfer):
+    """L_KD = u(k) / B sum_i (p_i - q_i)^2, over the B volumes of a batch, labelled or not.
+
+    p_i is the student's probability of volume i. q_i is that of a moving average of the student, w' <- d w' + (1 - d) w
+    in every step, which sees the volume with noise of its own and gets no gradient. In step k the ramp is u(k) =
+    exp(-5 (1 - min(k / R, 1))^2). Tarvainen and Valpola, NIPS 2017 (arXiv 1703.01780), who augment both views. Here both
+    have the batch's augmentation, and the average's has Gaussian noise on top; the student's own noise is its dropout.
+
+    The average is kept in checkpoints, so a resumed run goes on where it was. Unlabelled volumes come with the data
+    module's `unlabelled_batch_size`.
+
+    Args:
+        decay: d, in [0, 1).
+        ramp_steps: R, at least 1.
+        noise: Standard deviation of the average's noise, of the range [0, 1]; at least 0.
+
+    Raises:
+        InputError: An option is out of range.
+    """
+
+    needs_teacher: ClassVar[bool] = False
+
+    def __init__(self, decay: float = 0.99, ramp_steps: int = 100, noise: float = 0.03) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise InputError(f"decay is {decay}: give a number in [0, 1)")
+        if ramp_steps < 1:
+            raise InputError(f"ramp_steps is {ramp_steps}: give at least 1")
+        if not noise >= 0:
+            raise InputError(f"noise is {noise}: give at least 0")
+        self.decay = decay
+        self.ramp_steps = ramp_steps
+        self.noise = noise
+        self.steps = 0
+        self._resumed: dict[str, Any] | None = None
+        self._networks: tuple[nn.Module, nn.Module] | None = None  # in a tuple they are no part of this module
+
+    def attach(self, network: nn.Module) -> None:
+        """Copies the student, unless a checkpoint brought the average."""
+        average = copy.deepcopy(network).requires_grad_(False)
+        if self._resumed is not None:
+            average.load_state_dict(self._resumed)
+        self._networks = network, average
+
+    def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
+        """Returns the mean loss of a batch, after the average has taken in the student as it is."""
+        if self._networks is None or student.volumes is None:
+            raise RuntimeError("MeanTeacher has no network or no volumes: call attach, and give batches their volumes")
+        network, average = self._networks
+        with torch.no_grad():
+            for own, theirs in zip(average.parameters(), network.parameters(), strict=True):
+                own.lerp_(theirs, 1 - self.decay)
+            noisy = student.volumes + self.noise * torch.randn_like(student.volumes)
+            target = average(noisy).squeeze(-1).sigmoid()
+        ramp = math.exp(-5 * (1 - min(self.steps / self.ramp_steps, 1)) ** 2)
+        self.steps += 1
+        return ramp * functional.mse_loss(student.logits.sigmoid(), target)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Returns the steps and the average's weights, which are None before `attach`."""
+        return {"steps": self.steps, "average": self._networks[1].state_dict() if self._networks else None}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes what `get_extra_state` returned."""
+        self.steps, self._resumed = state["steps"], state["average"]
 
 
 class EntropyMinimisation(Transfer):

@@ -31,6 +31,9 @@ class Transfer(nn.Module, ABC):
     needs_teacher: ClassVar[bool] = True
     needs_unlabelled: bool = False
 
+    def attach(self, network: nn.Module) -> None:
+        """Takes, once before training, the network that maps volumes (B, 1, D, H, W) to the student's logits (B, 1)."""
+
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
         """Takes from the cohorts, once before training, what the loss needs of them as a whole.
 

@@ -65,6 +65,7 @@ class StudentBatch:
         labels: float32 (B,), 1 = POD obliterated, 0 = free, nan = unlabelled.
         covariates: float32 (B, C), finite; C is 0 where none are used.
         index: int64 (B,), the volumes' rows in the manifest.
+        volumes: float32 (B, 1, D, H, W) in [0, 1], as the student saw them; None where only its answers count.
     """
 
     logits: Tensor
@@ -72,13 +73,15 @@ class StudentBatch:
     labels: Tensor
     covariates: Tensor
     index: Tensor
+    volumes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
 
     def rows(self, chosen: Tensor) -> "StudentBatch":
         """Returns the part of the batch that a bool (B,) or int64 (n,) chooses."""
-        return replace(self, **{name: value[chosen] for name, value in vars(self).items()})
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: value[chosen] for name, value in known.items()})
 
 
 @dataclass(frozen=True, eq=False)

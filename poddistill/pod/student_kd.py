@@ -106,6 +106,7 @@ class StudentKD(Detector):
                 self.bank = self.control(self.bank)
         cohort = student_cohort(data)
         self.covariates = cohort.covariates.to(self.device)
+        self.transfer.attach(nn.Sequential(self.encoder, self.head))
         self.transfer.prepare(cohort, self.bank)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -125,7 +126,8 @@ class StudentKD(Detector):
         labels_loss = self.label_loss(logits, batch["label"])
         parts, loss = {"train/labels": labels_loss}, labels_loss
         if self.transfer is not None and self.schedule is not None and self.covariates is not None:
-            student = StudentBatch(logits, features, batch["label"], self.covariates[batch["index"]], batch["index"])
+            index = batch["index"]
+            student = StudentBatch(logits, features, batch["label"], self.covariates[index], index, batch["image"])
             transfer_loss = self.transfer(student, self.bank)
             weight = self.schedule(self.current_epoch)
             loss = weight * transfer_loss + (1 - weight) * labels_loss

@@ -1,5 +1,6 @@
 """A student that agrees with its own past, and one that is sure."""
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
 from data_modules.errors import InputError
-from poddistill.losses.consistency import EntropyMinimisation, TemporalEnsembling
+from poddistill.losses.consistency import EntropyMinimisation, MeanTeacher, TemporalEnsembling
 from poddistill.losses.unpaired import StudentBatch, StudentCohort
 
 NAN = float("nan")
@@ -156,3 +157,47 @@ def test_entropy_of_labelled_volumes_alone_is_zero_and_unlabelled_ones_are_asked
 def test_bad_options_are_told_in_one_line(options):
     with pytest.raises(InputError, match=r"^[^\n]+ is [^\n]+: give [^\n]+$"):
         TemporalEnsembling(**options)
+
+
+def steps_of_a_mean_teacher(transfer: MeanTeacher, network: nn.Module, volumes: Tensor) -> list[float]:
+    losses = []
+    for _ in range(4):
+        logits = network(volumes).squeeze(-1)
+        n = len(volumes)
+        student = StudentBatch(logits, volumes, torch.full((n,), NAN), torch.zeros(n, 0), torch.arange(n), volumes)
+        losses.append(transfer(student, None).item())
+        with torch.no_grad():
+            network[0].weight.add_(0.5)  # a step of some optimiser
+    return losses
+
+
+def test_the_mean_teacher_is_a_moving_average_of_the_student():
+    torch.manual_seed(0)
+    network, volumes = nn.Sequential(nn.Linear(3, 1)), torch.randn(5, 3)
+    weight = network[0].weight.detach().clone()
+    transfer = MeanTeacher(decay=0.8, ramp_steps=1, noise=0.0)
+    transfer.attach(network)
+    losses = steps_of_a_mean_teacher(transfer, network, volumes)
+    average, expected = weight.clone(), []
+    for step in range(4):
+        current = weight + 0.5 * step
+        average = 0.8 * average + 0.2 * current
+        p, q = ((volumes @ w.T + network[0].bias.detach()).sigmoid() for w in (current, average))
+        expected.append(((p - q) ** 2).mean().item() * (math.exp(-5) if step == 0 else 1))
+    assert losses == pytest.approx(expected, rel=1e-4, abs=1e-9)
+    assert not list(transfer.parameters()), "the average is not trained"
+
+
+def test_a_mean_teacher_that_is_resumed_goes_on_where_it_was():
+    torch.manual_seed(0)
+    first, volumes = nn.Sequential(nn.Linear(3, 1)), torch.randn(5, 3)
+    transfer = MeanTeacher(noise=0.0, ramp_steps=2)
+    transfer.attach(first)
+    steps_of_a_mean_teacher(transfer, first, volumes)
+    kept = copy.deepcopy(transfer.state_dict())
+    second = copy.deepcopy(first)
+    whole = steps_of_a_mean_teacher(transfer, first, volumes)
+    again = MeanTeacher(noise=0.0, ramp_steps=2)
+    again.load_state_dict(kept)
+    again.attach(second)
+    assert steps_of_a_mean_teacher(again, second, volumes) == whole
