@@ -1,5 +1,6 @@
 """How much of the hardware a training uses: its floating-point operations (FLOPs) a second and the device's peak."""
 
+import math
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -124,9 +125,10 @@ class Utilisation(Callback):
     ``train/mfu``: model FLOPs utilisation, the part in [0, 1] of the device's peak rate that the model's FLOPs make up
     (`ModelFLOPs`), and ``train/tflops``, their rate in TFLOP/s; both a device, the mean over processes.
     ``train/samples_per_s``: samples a second, the sum over processes. The time is that of training, waiting for data
-    included, validation and checkpoints left out.
+    included, validation and checkpoints left out. A batch of several kinds, a dict of batches, has the samples of all.
 
-    The FLOPs are counted in the first step as it runs, without torch.compile, and taken to grow with the samples.
+    The FLOPs are counted in the first step as it runs, without torch.compile, and taken to grow with the samples. Where
+    a later batch mixes the kinds in another ratio they do not, so ``train/mfu`` and ``train/tflops`` are nan there.
     Training with this callback gives the same weights as without. The device is waited for only where the clock is
     read: at the steps that log, and at both ends of an epoch.
 
@@ -151,7 +153,7 @@ class Utilisation(Callback):
         self._flops_per_sample: float | None = None
         self._untimed = UNTIMED_STEPS
         self._logged_step = trainer.global_step
-        self._elapsed, self._samples = 0.0, 0
+        self._elapsed, self._samples, self._same_mix = 0.0, 0, True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Goes on timing: the wait for the first batch counts."""
@@ -170,16 +172,20 @@ class Utilisation(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Logs where it is time to."""
-        samples = extract_batch_size(batch)
+        sizes = _sizes(batch)
+        samples = sum(sizes)
+        mix = [size / samples for size in sizes]
         if self._flops_per_sample is None:
             self._counting.close()
             self._flops_per_sample = self._counter.get_total_flops() / samples
+            self._mix = mix
         if self._untimed:
             self._untimed -= 1
             self._logged_step = trainer.global_step
             self._start(trainer)
             return
         self._samples += samples
+        self._same_mix &= mix == self._mix
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and step % every == 0 and step != self._logged_step:  # else a step that only accumulates gradients
             self._logged_step = step
@@ -212,10 +218,18 @@ class Utilisation(Callback):
 
     def _log(self, module: pl.LightningModule) -> None:
         rate = self._samples / self._elapsed
-        tflops = rate * (self._flops_per_sample or 0.0) / 1e12
+        # Lightning would log the last value again where none is given.
+        flops_per_sample = self._flops_per_sample if self._same_mix and self._flops_per_sample else math.nan
+        tflops = rate * flops_per_sample / 1e12
         module.log_dict({"train/tflops": tflops, "train/mfu": tflops / self._peak}, sync_dist=True)
         module.log("train/samples_per_s", rate, sync_dist=True, reduce_fx="sum")
-        self._elapsed, self._samples = 0.0, 0
+        self._elapsed, self._samples, self._same_mix = 0.0, 0, True
+
+
+def _sizes(batch: Any) -> list[int]:
+    """Samples of each kind in a batch: one kind, unless it is a dict of batches."""
+    parts = [part for part in batch.values() if isinstance(part, dict)] if isinstance(batch, dict) else []
+    return [extract_batch_size(part) for part in parts or [batch]]
 
 
 def _synchronise(device: torch.device) -> None:

@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -17,11 +18,13 @@ from data_modules.errors import InputError
 from poddistill.nets import transformer
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
 from poddistill.nets.r2plus1d import Conv2Plus1D, R2Plus1D
+from poddistill.nets.shared import share_blocks
 from poddistill.nets.vision_transformer import VisionTransformer3D
 from poddistill.training.utilisation import UNTIMED_STEPS, ModelFLOPs, Utilisation, known_peak, measured_peak
 
 BATCH = 2
 IMAGE, PATCH = (8, 16, 16), (4, 4, 4)
+TALL = (16, 16, 16)
 N, VOXELS = 32, 64  # patches of a volume, voxels of a patch
 WIDTH, DEPTH, DECODER_WIDTH, DECODER_DEPTH = 24, 2, 12, 3
 
@@ -32,9 +35,9 @@ def auto_encoder(checkpointing: bool = False) -> MaskedAutoEncoder3D:
     return MaskedAutoEncoder3D(encoder, DECODER_WIDTH, DECODER_DEPTH, 2, mask_ratio=0.75)
 
 
-def counted(network: nn.Module) -> int:
+def counted(network: nn.Module, size: tuple[int, ...] = IMAGE) -> int:
     with ModelFLOPs() as counter:
-        loss = network(torch.rand(BATCH, 1, *IMAGE))
+        loss = network(torch.rand(BATCH, 1, *size))
         (loss.loss if isinstance(network, MaskedAutoEncoder3D) else loss.sum()).backward()
     return counter.get_total_flops()
 
@@ -126,6 +129,52 @@ def test_what_is_logged_belongs_together(accumulate: int, tmp_path: Path) -> Non
     per_sample = counted(network) / BATCH / 1e12
     expected = per_sample * metrics["train/samples_per_s"]
     pd.testing.assert_series_equal(metrics["train/tflops"], expected, check_names=False, rtol=1e-4)
+
+
+class TwoKinds(pl.LightningModule):
+    """One auto-encoder for small volumes and one for tall ones, with blocks in common."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        encoder = VisionTransformer3D(TALL, PATCH, WIDTH, DEPTH, 2)
+        self.networks = nn.ModuleList([auto_encoder(), MaskedAutoEncoder3D(encoder, DECODER_WIDTH, 1, 2)])
+        share_blocks(*(network.encoder for network in self.networks))
+
+    def training_step(self, batch: dict[str, dict[str, Tensor]], batch_idx: int) -> Tensor:
+        parts = zip(self.networks, batch.values(), strict=True)
+        return torch.stack([network(part["image"]).loss for network, part in parts]).sum()
+
+    configure_optimizers = Stage.configure_optimizers
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_batches_of_two_kinds_are_counted_whole_or_not_at_all(drop_last: bool, tmp_path: Path) -> None:
+    def loader(size: tuple[int, ...], n: int, batch_size: int) -> DataLoader:
+        cases = [{"image": torch.rand(1, *size)} for _ in range(n)]
+        return DataLoader(cases, batch_size=batch_size, drop_last=drop_last)  # type: ignore[arg-type]
+
+    both = CombinedLoader({"small": loader(IMAGE, 25, 2), "tall": loader(TALL, 39, 3)}, "min_size")
+    module = TwoKinds()
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path, name="", version=""),
+        callbacks=[Utilisation(peak_tflops=0.5)],
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(module, both)
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    each = [counted(network, size) / BATCH for network, size in zip(module.networks, (IMAGE, TALL), strict=True)]
+    per_step = (2 * each[0] + 3 * each[1]) / 1e12
+    whole = metrics["train/tflops"].notna()
+    steps_per_s = metrics["train/samples_per_s"] / 5
+    pd.testing.assert_series_equal(
+        metrics["train/tflops"][whole], per_step * steps_per_s[whole], check_names=False, rtol=1e-4
+    )
+    assert (~whole).sum() == (0 if drop_last else 2), "the last batch of an epoch holds one small volume less"
 
 
 def test_validation_and_waiting_for_data_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
