@@ -171,6 +171,12 @@ class MaskedAutoEncoder3D(nn.Module):
             queries = run_blocks(self.blocks, joint, recompute=recompute)[:, -masked.shape[1] :]
         return self.prediction(self.norm(queries))
 
+    def case_noise(self, index: Tensor) -> Tensor:
+        """Returns noise (B, N) whose order is the mask, drawn from each case's index (B,) alone."""
+        n = self.encoder.n_patches
+        rows = [torch.rand(n, generator=torch.Generator().manual_seed(int(i))) for i in index]
+        return torch.stack(rows).to(index.device)
+
     @torch.no_grad()
     def reconstruct(self, image: Tensor, noise: Tensor | None = None) -> Reconstruction:
         """Fills in masked patches, to look at.

@@ -1,7 +1,6 @@
 """Stage 1: a 3D masked auto-encoder learns pelvic anatomy from unlabelled MRI."""
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -37,14 +36,8 @@ class MAEPretrain(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Logs the loss of a batch under the masks that belong to its cases."""
-        loss = self.network(batch["image"], noise=self.case_noise(batch["index"])).loss
+        loss = self.network(batch["image"], noise=self.network.case_noise(batch["index"])).loss
         self.log("val/loss", loss, batch_size=len(batch["image"]), sync_dist=True)
-
-    def case_noise(self, index: Tensor) -> Tensor:
-        """Returns noise (B, patches) whose order is the mask, drawn from each case's index (B,) alone."""
-        n = self.network.encoder.n_patches
-        rows = [torch.rand(n, generator=torch.Generator().manual_seed(int(i))) for i in index]
-        return torch.stack(rows).to(index.device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Returns the optimiser and its schedule, stepped every optimiser step."""

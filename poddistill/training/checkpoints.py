@@ -1,14 +1,18 @@
 """Weights that pass from one stage to the next, checked before any training starts."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from data_modules.errors import InputError
 
-ENCODER_PREFIX = "network.encoder."
+ENCODERS = {
+    "mri": ("network.encoder.", "MAE encoder; give the best.ckpt of the mae stage"),
+    "tvus": ("clip_network.encoder.", "MAE encoder of clips; give the best.ckpt of the shared-mae stage"),
+}
+"""Where a checkpoint of stage 1 holds an encoder, and what to do where it holds none."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -31,19 +35,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_encoder(encoder: nn.Module, path: str | Path) -> None:
-    """Loads the encoder of a `MAEPretrain` checkpoint, all of it or nothing.
+def load_encoder(encoder: nn.Module, path: str | Path, modality: Literal["mri", "tvus"] = "mri") -> None:
+    """Loads an encoder of a `MAEPretrain` or `SharedMAEPretrain` checkpoint, all of it or nothing.
 
     Raises:
         InputError: If the checkpoint is of another stage or of another architecture; it names the first difference.
     """
+    prefix, missing = ENCODERS[modality]
     weights = {
-        key.removeprefix(ENCODER_PREFIX): value
+        key.removeprefix(prefix): value
         for key, value in read_checkpoint(path)["state_dict"].items()
-        if key.startswith(ENCODER_PREFIX)
+        if key.startswith(prefix)
     }
     if not weights:
-        raise InputError(f"{path}: holds no MAE encoder; give the best.ckpt of the mae stage as model.init_encoder")
+        raise InputError(f"{path}: holds no {missing} as model.init_encoder")
     check_fit(encoder, weights, path)
     encoder.load_state_dict(weights)
 

@@ -31,10 +31,10 @@ class ReconstructionFigure(Callback):
         """Draws from process 0."""
         if trainer.interrupted or is_dry(trainer) or not trainer.is_global_zero:
             return
-        module: Any = pl_module  # MAEPretrain, which lies above this module
+        module: Any = pl_module  # MAEPretrain or SharedMAEPretrain, which lie above this module
         batch = next(iter(trainer.datamodule.val_dataloader()))  # type: ignore[attr-defined]
         image = batch["image"][: self.n_cases].to(module.device)
-        noise = module.case_noise(batch["index"][: self.n_cases]).to(module.device)
+        noise = module.network.case_noise(batch["index"][: self.n_cases]).to(module.device)
         module.eval()
         with torch.inference_mode():
             volume, hidden = module.network.reconstruct(image, noise)

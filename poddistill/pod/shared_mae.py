@@ -1,0 +1,100 @@
+"""Stage 1 for both modalities: masked auto-encoders of MRI volumes and ultrasound clips, with blocks in common."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from data_modules.errors import InputError
+from data_modules.tvus import TVUSDataModule
+from data_modules.unpaired import UnpairedDataModule
+from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
+from poddistill.nets.shared import share_blocks
+from poddistill.training.optimisation import Optimisation, configure
+
+Batches = dict[str, dict[str, Tensor]]
+"""A batch of volumes, ``mri``, and one of clips, ``tvus``."""
+
+
+class SharedMAEPretrain(pl.LightningModule):
+    """Pre-trains one representation of MRI volumes (B, 1, D, H, W) and TVUS clips (C, 1, T, H, W) of other patients.
+
+        loss = L_mri + clip_weight * L_tvus
+
+    Each L is the mean squared error over the masked voxels of its modality. The encoders share attention and MLP and
+    keep stems and layer norms of their own (`share_blocks`); the decoders share nothing. That one transformer can learn
+    from still and moving images by masking both is from Girdhar et al., "OmniMAE: Single Model Masked Pretraining on
+    Images and Videos", CVPR 2023 (arXiv 2206.08356), where the norms are shared, too; MRI as one of the two, and their
+    weights, are ours.
+
+    Logs ``train/loss``, its parts ``train/loss_mri`` and ``train/loss_tvus``, and ``val/loss``, which selects: that of
+    MRI alone, under masks that belong to the cases as in `MAEPretrain`, for MRI is what the student reads.
+
+    Args:
+        mri: The masked auto-encoder of volumes, whose encoder lends its blocks.
+        tvus: That of clips; its encoder has the same width, depth and heads.
+        optimisation: Makes optimiser and learning-rate schedule.
+        clip_weight: Of the clips' loss, at least 0.
+
+    Raises:
+        InputError: The encoders' blocks differ, or `clip_weight` is negative.
+    """
+
+    def __init__(
+        self,
+        mri: MaskedAutoEncoder3D,
+        tvus: MaskedAutoEncoder3D,
+        optimisation: Optimisation,
+        clip_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not clip_weight >= 0:
+            raise InputError(f"clip_weight is {clip_weight}: give at least 0")
+        self.save_hyperparameters()
+        share_blocks(mri.encoder, tvus.encoder)
+        self.network = mri  # by the names that `load_encoder` looks for
+        self.clip_network = tvus
+        self.optimisation = optimisation
+        self.clip_weight = clip_weight
+
+    def on_fit_start(self) -> None:
+        """Looks for the clips."""
+        batched_clips(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def training_step(self, batch: Batches, batch_idx: int) -> Tensor:
+        """Returns the loss of a batch under random masks."""
+        loss_mri = self.network(batch["mri"]["image"]).loss
+        loss_tvus = self.clip_network(batch["tvus"]["image"]).loss
+        loss = loss_mri + self.clip_weight * loss_tvus
+        self.log_dict(
+            {"train/loss": loss, "train/loss_mri": loss_mri, "train/loss_tvus": loss_tvus},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch["mri"]["image"]),
+            sync_dist=True,
+        )
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Logs the loss of a batch of volumes under the masks that belong to its cases."""
+        loss = self.network(batch["image"], noise=self.network.case_noise(batch["index"])).loss
+        self.log("val/loss", loss, batch_size=len(batch["image"]), sync_dist=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Returns the optimiser and its schedule, stepped every optimiser step."""
+        return configure(self.optimisation, self)
+
+
+def batched_clips(data: Any) -> TVUSDataModule:
+    """Returns the ultrasound of which every training batch of a data module holds clips.
+
+    Raises:
+        InputError: Batches hold none.
+    """
+    if not isinstance(data, UnpairedDataModule) or data.tvus is None or not data.clips_in_batches:
+        raise InputError(
+            "data.clips_in_batches is 0, but this stage learns from clips in the same step: give an "
+            "UnpairedDataModule with tvus and clips_in_batches of at least 1"
+        )
+    return data.tvus
