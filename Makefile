@@ -42,10 +42,10 @@ METHODS := teacher $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cohort mae $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
+.PHONY: help setup demo test lint cohort mae shared-mae shared-student $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto ARGS="..."'
 
 # ---------------------------------------------------------------- set-up
@@ -109,23 +109,31 @@ mae: $(RUN)/mae/checkpoints/best.ckpt ## stage 1: masked pre-training on unlabel
 $(RUN)/mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
 	$(call fit,mae,mae)
 
+shared-mae: $(RUN)/shared-mae/checkpoints/best.ckpt ## stage 1 for an arm: masked pre-training on MRI and clips
+$(RUN)/shared-mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
+	$(call fit,shared-mae,shared-mae)
+
 teacher: $(RUN)/teacher/predictions.csv ## stage 2: the ultrasound teacher
 $(RUN)/teacher/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
 	$(call fit,teacher,teacher)
 
 student: $(RUN)/student/predictions.csv ## stage 3: MAE encoder + distillation
 
+shared-student: $(RUN)/shared-student/predictions.csv ## an arm: blocks of shared-mae, fine-tuned on MRI and clips
+
 # What an arm builds on is what its configurations name in other run folders beside its own.
 CONFIGS = $(firstword $(subst --, ,experiments/pod/arms/$(1))).yaml $(patsubst %,experiments/pod/controls/%.yaml,$(wordlist 2,9,$(subst --, ,$(1))))
 INPUTS  = $(shell sed -n 's|^ *[^\#].*: $${run}/\.\./\([^ ]*\).*|$(RUN)/\1|p' $(CONFIGS))
-BASE    = $(firstword $(subst -, ,$(1)))
+# It runs the stage that its name begins with; no stage's name begins with another's.
+STAGES := teacher student shared-student
+BASE    = $(strip $(foreach stage,$(STAGES),$(if $(filter $(stage) $(stage)-%,$(1)),$(stage))))
 define arm_rule
 $(1): $(RUN)/$(1)/predictions.csv
 $(RUN)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
 	$$(call fit,$(1),$(BASE),$(CONFIGS:%=--config %))
 endef
 UPSTREAM := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
-ALL_ARMS := $(sort $(ARMS) $(UPSTREAM) $(BASELINES))
+ALL_ARMS := $(sort $(ARMS) $(UPSTREAM) $(BASELINES) shared-student)
 $(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
 $(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
 

@@ -14,7 +14,8 @@ from poddistill.training.utilisation import Utilisation
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 POD = EXPERIMENTS / "pod"
-STAGES = ("mae", "teacher", "student")
+STAGES = ("mae", "teacher", "student", "shared-mae", "shared-student")
+BUDGETS = {stage: stage.removeprefix("shared-") for stage in STAGES}
 PROFILES = sorted(file.stem for file in POD.glob("*.yaml") if file.stem not in STAGES)
 PRESETS = sorted((EXPERIMENTS / "debug").glob("*.yaml"))
 
@@ -35,14 +36,18 @@ def test_a_stage_of_a_profile_is_built(profile: str, stage: str, tiny_cohort: Pa
     further = ["--trainer.precision", "32-true"]  # a CPU need not have bf16
     cli = build([*stage_options(profile, stage, tmp_path, tiny_cohort), *further])
     values = yaml.safe_load((POD / f"{profile}.yaml").read_text())["profile"]
-    assert cli.trainer.max_epochs == values[f"{stage}_epochs"]
+    assert cli.trainer.max_epochs == values[f"{BUDGETS[stage]}_epochs"]
     network = {"mae": lambda m: m.network.encoder, "teacher": lambda m: m.network, "student": lambda m: m.encoder}
-    built = network[stage](cli.model)
+    built = network[BUDGETS[stage]](cli.model)
     if stage == "teacher":
         assert built.n_features == 8 * values["teacher_width"]
     else:
         assert list(built.image_size) == values["volume_size"]
         assert built.width == values["encoder_width"]
+    if stage.startswith("shared-"):
+        of_clips = cli.model.clip_network.encoder if stage == "shared-mae" else cli.model.clip_encoder
+        assert list(of_clips.image_size) == values["clip_size"]
+        assert of_clips.blocks[-1].attention is built.blocks[-1].attention
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -50,7 +55,7 @@ def test_how_a_stage_is_computed_is_a_value_of_the_profile(
     stage: str, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # also what it is set back to
-    chosen = {"compile": "reduce-overhead", "checkpointing": "true", f"{stage}_accumulate": "3"}
+    chosen = {"compile": "reduce-overhead", "checkpointing": "true", f"{BUDGETS[stage]}_accumulate": "3"}
     chosen |= {"teacher_benchmark": "true", "mae_prediction_ratio": "0.25"}
     options = [part for key, value in chosen.items() for part in (f"--profile.{key}", value)]
     cli = build([*stage_options("demo", stage, tmp_path, tiny_cohort), *options])
@@ -58,7 +63,7 @@ def test_how_a_stage_is_computed_is_a_value_of_the_profile(
     assert compilation.mode == "reduce-overhead"
     assert any(isinstance(callback, Utilisation) for callback in cli.trainer.callbacks)
     assert cli.trainer.accumulate_grad_batches == 3
-    if stage == "mae":
+    if BUDGETS[stage] == "mae":
         assert cli.model.network.n_predicted == round(0.25 * (72 - cli.model.network.n_visible))
     if stage != "teacher":
         assert all(part.checkpointing for part in cli.model.modules() if isinstance(part, VisionTransformer3D))
@@ -82,17 +87,29 @@ def test_every_value_has_its_comment(file: Path) -> None:
             assert described or file.stem in PROFILES, f"{file.name}, line {number}: {line.strip()} has no comment"
 
 
-def test_the_student_and_the_mae_share_their_encoder() -> None:
-    configurations = {stage: yaml.safe_load((POD / f"{stage}.yaml").read_text()) for stage in ("mae", "student")}
-    mae = configurations["mae"]["model"]["init_args"]["network"]["init_args"]["encoder"]["init_args"]
-    student = configurations["student"]["model"]["init_args"]["encoder"]["init_args"]
-    assert {key: student[key] for key in mae} == mae
+@pytest.mark.parametrize(
+    ("pretraining", "network", "student", "encoder"),
+    [
+        ("mae", "network", "student", "encoder"),
+        ("shared-mae", "mri", "student", "encoder"),
+        ("shared-mae", "mri", "shared-student", "encoder"),
+        ("shared-mae", "tvus", "shared-student", "clip_encoder"),
+    ],
+)
+def test_a_student_and_its_pretraining_have_the_same_encoder(
+    pretraining: str, network: str, student: str, encoder: str
+) -> None:
+    models = {stage: yaml.safe_load((POD / f"{stage}.yaml").read_text())["model"] for stage in STAGES}
+    pretrained = models[pretraining]["init_args"][network]["init_args"]["encoder"]["init_args"]
+    finetuned = models[student]["init_args"][encoder]["init_args"]
+    assert {key: finetuned[key] for key in pretrained} == pretrained
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_fast_dev_run_runs_and_writes_nothing(stage: str, tiny_cohort: Path, tmp_path: Path) -> None:
     arguments = stage_options("demo", stage, tmp_path / "run", tiny_cohort)
     small = ["--profile.volume_size", "[8,16,16]", "--profile.patch_size", "[4,4,4]", "--profile.n_labelled", "null"]
+    small += ["--profile.clip_size", "[8,16,16]", "--profile.clip_patch_size", "[4,4,4]"]
     cli = build([*arguments, *small, "--config", str(EXPERIMENTS / "debug/fast_dev_run.yaml")])
     cli.trainer.fit(cli.model, cli.datamodule)
     assert cli.trainer.global_step == 1

@@ -12,6 +12,8 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = {
     "volume_size": "[8,16,16]",
     "patch_size": "[4,4,4]",
+    "clip_size": "[8,16,16]",
+    "clip_patch_size": "[4,4,4]",
     "encoder_width": "24",
     "encoder_depth": "2",
     "encoder_heads": "2",
