@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from data_modules.errors import InputError
+from poddistill.nets.batch_norm import BatchNorm3d
 from poddistill.nets.head import Head
 
 Size3D = tuple[int, int, int]
@@ -54,10 +55,10 @@ class R2Plus1D(nn.Module):
         middle = max(1, round(width * 45 / 64))  # torchvision has 45 channels at width 64
         self.stem = nn.Sequential(
             Conv3d(in_channels, middle, (1, 7, 7), stride=(1, 2, 2)),
-            nn.BatchNorm3d(middle),
+            BatchNorm3d(middle),
             nn.ReLU(inplace=True),
             Conv3d(middle, width, (3, 1, 1)),
-            nn.BatchNorm3d(width),
+            BatchNorm3d(width),
             nn.ReLU(inplace=True),
         )
         self.layer1 = _stage(width, width, layers[0], stride=1)
@@ -161,7 +162,7 @@ class Conv2Plus1D(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, middle: int, stride: int) -> None:
         super().__init__(
             Conv3d(inputs, middle, (1, 3, 3), stride=(1, stride, stride)),
-            nn.BatchNorm3d(middle),
+            BatchNorm3d(middle),
             nn.ReLU(inplace=True),
             Conv3d(middle, outputs, (3, 1, 1), stride=(stride, 1, 1)),
         )
@@ -177,14 +178,14 @@ class BasicBlock(nn.Module):
         super().__init__()
         middle = (inputs * outputs * 27) // (inputs * 9 + 3 * outputs)
         self.conv1 = nn.Sequential(
-            Conv2Plus1D(inputs, outputs, middle, stride), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)
+            Conv2Plus1D(inputs, outputs, middle, stride), BatchNorm3d(outputs), nn.ReLU(inplace=True)
         )
-        self.conv2 = nn.Sequential(Conv2Plus1D(outputs, outputs, middle, 1), nn.BatchNorm3d(outputs))
+        self.conv2 = nn.Sequential(Conv2Plus1D(outputs, outputs, middle, 1), BatchNorm3d(outputs))
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(
-                Conv3d(inputs, outputs, (1, 1, 1), stride=(stride,) * 3), nn.BatchNorm3d(outputs)
+                Conv3d(inputs, outputs, (1, 1, 1), stride=(stride,) * 3), BatchNorm3d(outputs)
             )
 
     def forward(self, x: Tensor) -> Tensor:
