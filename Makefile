@@ -14,16 +14,24 @@ STRATEGY ?= auto
 JOBS     ?= 2
 ARGS     ?=
 LAUNCH   ?=
+LABELS   ?=
+NOISE    ?=
+REGIME   ?=
 
 BIN := .venv/bin
 POD := $(BIN)/poddistill
-RUN := $(RUNS)/$(PROFILE)/$(REPLICATE:%=cohort%/)seed$(SEED)-fold$(FOLD)
+# LABELS and NOISE train the students otherwise, on the same cohort, MAE and teachers; REGIME names a cohort of its own.
+COMMON := $(PROFILE)$(REGIME:%=-%)
+NAME   := $(COMMON)$(LABELS:%=-%labels)$(NOISE:%=-%noise)
+PLACE  := $(REPLICATE:%=cohort%/)seed$(SEED)-fold$(FOLD)
+RUN    := $(RUNS)/$(NAME)/$(PLACE)
+UPRUN  := $(RUNS)/$(COMMON)/$(PLACE)
 SETUP := .venv/.installed
 
 # The cohorts of the profiles demo and study are simulated, and so is one of its own for each replicate of a study, whose
 # number is its seed. Every other cohort is the user's, made with `poddistill ingest`.
 SIMULATED_PROFILES := demo study
-SIMULATED := cohorts/$(PROFILE)$(REPLICATE:%=-replicates/%)
+SIMULATED := cohorts/$(COMMON)$(REPLICATE:%=-replicates/%)
 ifneq ($(filter $(SIMULATED_PROFILES),$(PROFILE)),)
 COHORT ?= $(SIMULATED)
 endif
@@ -38,7 +46,7 @@ BENCHMARKS := store ingest geometry reading augmentation mae_step mae_probe r2pl
 # replaced by one in experiments/pod/controls: ARMS="student-mae student-sorted student-sorted--constant".
 BASELINES := student-mae student-kd student-scratch
 ARMS    ?= student $(BASELINES)
-METHODS := teacher $(ARMS)
+METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 .DELETE_ON_ERROR:
@@ -47,6 +55,7 @@ MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto ARGS="..."'
+	@echo 'studies:   SEEDS=5 FIRST=101 ARMS="student-mae ..." LABELS=80 NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..."'
 
 # ---------------------------------------------------------------- set-up
 setup: $(SETUP) ## the virtual environment .venv with the poddistill command
@@ -92,30 +101,37 @@ $(MANIFESTS):
 endif
 
 # ---------------------------------------------------------------- the stages
-# $(call fit,<stage>,<config>,<further options>): resumes an interrupted stage, unless what it builds on is newer.
+# $(call fit,<run>,<stage>,<config>,<further options>): resumes an interrupted stage, unless what it builds on is newer.
 define fit
-	@last=$(RUN)/$(1)/checkpoints/last.ckpt; resume=; \
+	@last=$(1)/$(2)/checkpoints/last.ckpt; resume=; \
 	if [ -f $$last ]; then \
 	  resume="--ckpt_path $$last"; \
 	  for input in $^; do if [ $$input -nt $$last ]; then resume=; fi; done; \
-	  if [ -z "$$resume" ]; then echo "$(1): its inputs changed, starting afresh"; rm -rf $(RUN)/$(1); fi; \
+	  if [ -z "$$resume" ]; then echo "$(2): its inputs changed, starting afresh"; rm -rf $(1)/$(2); fi; \
 	fi; \
-	$(LAUNCH) $(POD) fit --config experiments/pod/$(PROFILE).yaml --config experiments/pod/$(2).yaml \
-	  --run $(RUN)/$(1) --method $(1) --cohort $(COHORT) --fold $(FOLD) --seed_everything $(SEED) \
-	  --trainer.devices $(DEVICES) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY) $(3) $(ARGS) $$resume
+	$(LAUNCH) $(POD) fit --config experiments/pod/$(PROFILE).yaml --config experiments/pod/$(3).yaml \
+	  --run $(1)/$(2) --method $(2) --cohort $(COHORT) --fold $(FOLD) --seed_everything $(SEED) \
+	  --trainer.devices $(DEVICES) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY) $(4) $(ARGS) $$resume
 endef
 
+# As many optimiser steps as with the profile's own number of labels.
+PROFILE_VALUE = $(shell sed -n 's/^  $(1): *\([0-9.]*\).*/\1/p' experiments/pod/$(PROFILE).yaml)
+SCALED = $(shell awk 'BEGIN { x = $(call PROFILE_VALUE,$(1)) * $(call PROFILE_VALUE,n_labelled) / $(LABELS); print $(2) }')
+LABEL_ARGS := $(if $(LABELS),--profile.n_labelled $(LABELS) --profile.student_warmup_epochs $(call SCALED,student_warmup_epochs,x) \
+  $(foreach key,student_epochs student_validate_every,--profile.$(key) $(call SCALED,$(key),(x < 1 ? 1 : int(x + .5)))))
+STUDENT_ARGS := $(LABEL_ARGS) $(NOISE:%=--data.init_args.mri.init_args.label_noise %)
+
 mae: $(RUN)/mae/checkpoints/best.ckpt ## stage 1: masked pre-training on unlabelled MRI
-$(RUN)/mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
-	$(call fit,mae,mae)
+$(UPRUN)/mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
+	$(call fit,$(UPRUN),mae,mae)
 
 shared-mae: $(RUN)/shared-mae/checkpoints/best.ckpt ## stage 1 for an arm: masked pre-training on MRI and clips
-$(RUN)/shared-mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
-	$(call fit,shared-mae,shared-mae)
+$(UPRUN)/shared-mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
+	$(call fit,$(UPRUN),shared-mae,shared-mae)
 
 teacher: $(RUN)/teacher/predictions.csv ## stage 2: the ultrasound teacher
-$(RUN)/teacher/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
-	$(call fit,teacher,teacher)
+$(UPRUN)/teacher/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
+	$(call fit,$(UPRUN),teacher,teacher)
 
 student: $(RUN)/student/predictions.csv ## stage 3: MAE encoder + distillation
 
@@ -127,15 +143,22 @@ INPUTS  = $(shell sed -n 's|^ *[^\#].*: $${run}/\.\./\([^ ]*\).*|$(RUN)/\1|p' $(
 # It runs the stage that its name begins with; no stage's name begins with another's.
 STAGES := teacher student shared-student
 BASE    = $(strip $(foreach stage,$(STAGES),$(if $(filter $(stage) $(stage)-%,$(1)),$(stage))))
+FOLDER  = $(if $(filter teacher-%,$(1)),$(UPRUN),$(RUN))
 define arm_rule
 $(1): $(RUN)/$(1)/predictions.csv
-$(RUN)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
-	$$(call fit,$(1),$(BASE),$(CONFIGS:%=--config %))
+$(FOLDER)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
+	$$(call fit,$(FOLDER),$(1),$(BASE),$(CONFIGS:%=--config %) $(if $(filter teacher-%,$(1)),,$(STUDENT_ARGS)))
 endef
-UPSTREAM := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
-ALL_ARMS := $(sort $(ARMS) $(UPSTREAM) $(BASELINES) shared-student)
+TEACHERS := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
+ALL_ARMS := $(sort $(ARMS) $(TEACHERS) $(BASELINES) shared-student)
 $(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
 $(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
+
+ifneq ($(UPRUN),$(RUN))
+UPSTREAM := mae shared-mae teacher $(TEACHERS)
+$(UPSTREAM:%=$(RUN)/%/checkpoints/best.ckpt): $(RUN)/%/checkpoints/best.ckpt: $(UPRUN)/%/checkpoints/best.ckpt
+	@mkdir -p $(RUN); ln -sfn $(if $(REPLICATE),../)../../$(COMMON)/$(PLACE)/$* $(RUN)/$*
+endif
 
 arms: $(ARMS) ## every one of ARMS="student student-mae ..." (experiments/pod/arms)
 
@@ -161,11 +184,11 @@ study: $(SETUP) ## ARMS over SEEDS, each on a simulated cohort of its own (from 
 ifeq ($(COHORT),$(SIMULATED))
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline PROFILE=$(PROFILE) RUNS=$(RUNS)/replicates \
 	  REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed OMP_NUM_THREADS=$(OMP_THREADS) || exit 1; done
-	$(POD) compare $(RUNS)/replicates/$(PROFILE) --out $(RUNS)/replicates/$(PROFILE)/report --baseline student-mae --simulated
+	$(POD) compare $(RUNS)/replicates/$(NAME) --out $(RUNS)/replicates/$(NAME)/report --baseline student-mae --simulated
 else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
 	  $(MAKE) --no-print-directory pipeline PROFILE=$(PROFILE) SEED=$$seed FOLD=$$fold || exit 1; done; done
-	$(POD) compare $(RUNS)/$(PROFILE) --out $(RUNS)/$(PROFILE)/study --baseline student-mae
+	$(POD) compare $(RUNS)/$(NAME) --out $(RUNS)/$(NAME)/study --baseline student-mae
 endif
 
 dashboard: $(RUN)/report/index.html ## opens the comparison in the browser

@@ -126,6 +126,8 @@ class CohortDataModule(pl.LightningDataModule):
             labelled; each takes other ones of the unlabelled.
         shuffle_labels: Deal the training labels to the training cases at random, as a control. Validation and test
             cases keep theirs.
+        label_noise: Part of the training labels that are wrong, of either class alike, drawn with the seed; in
+            [0, 0.5). Validation and test cases keep theirs.
 
     Raises:
         InputError: The cohort, the fold or an option is wrong.
@@ -147,12 +149,15 @@ class CohortDataModule(pl.LightningDataModule):
         cache_gb: float = 4.0,
         unlabelled_batch_size: int = 0,
         shuffle_labels: bool = False,
+        label_noise: float = 0.0,
     ) -> None:
         super().__init__()
         if unlabelled_batch_size < 0 or (unlabelled_batch_size and include_unlabelled):
             raise InputError(
                 f"unlabelled_batch_size is {unlabelled_batch_size}: give at least 0, and 0 with include_unlabelled"
             )
+        if not 0 <= label_noise < 0.5:
+            raise InputError(f"label_noise is {label_noise}: give a part from 0 to below 0.5")
         self.cohort = Path(cohort)
         self.fold = fold
         self.batch_size = batch_size
@@ -165,9 +170,12 @@ class CohortDataModule(pl.LightningDataModule):
         self.unlabelled_batch_size = unlabelled_batch_size
         self.manifest = read_manifest(self.cohort, self.modality)
         self.manifest["split"] = self._split(n_labelled)
+        labels, rng = self.train_labels, np.random.default_rng(self.seed)
         if shuffle_labels:
-            shuffled = np.random.default_rng(self.seed).permutation(self.train_labels)
-            self.manifest.loc[self.manifest["split"].eq("train"), "label"] = shuffled
+            labels = rng.permutation(labels)
+        wrong = rng.permutation(len(labels))[: round(label_noise * len(labels))]
+        labels[wrong] = 1 - labels[wrong]
+        self.manifest.loc[self.manifest["split"].eq("train"), "label"] = labels
 
     @property
     def train_labels(self) -> np.ndarray:

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 METHODS = ("teacher", "student", "student-mae", "student-kd", "student-scratch")
@@ -126,6 +127,25 @@ def test_the_shared_student_builds_on_the_shared_pretraining_alone(tmp_path: Pat
     plan = dry_run("shared-student", f"COHORT={finished_cohort(tmp_path)}", f"RUNS={tmp_path}")
     assert [part.split()[0] for part in plan.split("--method ")[1:]] == ["shared-mae", "shared-student"]
     assert f"--config {tmp_path}/demo/seed0-fold0/shared-student/config.yaml" in plan, "predictions of a killed run"
+
+
+def test_other_labels_train_students_as_long_on_the_same_upstream_stages(tmp_path: Path) -> None:
+    cohort = finished_cohort(tmp_path)
+    options = (f"COHORT={cohort}", f"RUNS={tmp_path}/runs", "PROFILE=study", "REPLICATE=7", "LABELS=20", "NOISE=0.15")
+    plan = dry_run("arms", *options, "ARMS=student-mae student-kd--shuffled")
+    shared, own = (f"{tmp_path}/runs/{name}/cohort7/seed0-fold0" for name in ("study", "study-20labels-0.15noise"))
+    for stage in ("mae", "teacher", "teacher-shuffled"):
+        assert f"--run {shared}/{stage} " in plan
+        assert f"ln -sfn ../../../study/cohort7/seed0-fold0/{stage} {own}/{stage}" in plan
+    (line,) = (line for line in plan.split("poddistill fit ") if "--method student-mae " in line)
+    assert f"--run {own}/student-mae " in line
+    values = dict(zip(line.split(), line.split()[1:], strict=False))
+    study = yaml.safe_load((ROOT / "experiments/pod/study.yaml").read_text())["profile"]
+    for key in ("student_epochs", "student_validate_every", "student_warmup_epochs"):
+        assert float(values[f"--profile.{key}"]) == study[key] * study["n_labelled"] / 20
+    assert values["--profile.n_labelled"] == "20"
+    assert values["--data.init_args.mri.init_args.label_noise"] == "0.15"
+    assert plan.count("label_noise") == 2, "teachers and pre-training know nothing of it"
 
 
 def test_an_arm_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training batches that hold unlabelled cases beside the labelled ones, and labels that are shuffled."""
+"""Training batches that hold unlabelled cases beside the labelled ones; labels that are shuffled, or wrong."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,3 +69,14 @@ def test_shuffled_labels_are_as_many_of_each_and_held_out_cases_keep_theirs(writ
     assert shuffled.manifest["label"][held_out].equals(plain.manifest["label"][held_out])
     again = MRIDataModule(cohort, seed=1, shuffle_labels=True)
     np.testing.assert_array_equal(again.train_labels, shuffled.train_labels)
+
+
+def test_noise_flips_its_part_of_the_training_labels_and_nothing_else(write_cohort: WriteCohort) -> None:
+    cohort = str(write_cohort(n_labelled=150, tvus_from=200))
+    plain, noisy = MRIDataModule(cohort, seed=1), MRIDataModule(cohort, seed=1, label_noise=0.2)
+    flipped = plain.train_labels != noisy.train_labels
+    assert flipped.sum() == round(0.2 * len(flipped))
+    elsewhere = ~plain.manifest["split"].eq("train")
+    assert noisy.manifest["label"][elsewhere].equals(plain.manifest["label"][elsewhere])
+    with pytest.raises(InputError, match=r"label_noise is 0\.5: give a part"):
+        MRIDataModule(cohort, label_noise=0.5)
