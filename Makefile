@@ -185,6 +185,7 @@ ifeq ($(COHORT),$(SIMULATED))
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline PROFILE=$(PROFILE) RUNS=$(RUNS)/replicates \
 	  REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed OMP_NUM_THREADS=$(OMP_THREADS) || exit 1; done
 	$(POD) compare $(RUNS)/replicates/$(NAME) --out $(RUNS)/replicates/$(NAME)/report --baseline student-mae --simulated
+	@if [ -f experiments/pod/results/$(NAME)/about.md ]; then $(BIN)/python benchmarks/results.py $(RUNS)/replicates/$(NAME); fi
 else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
 	  $(MAKE) --no-print-directory pipeline PROFILE=$(PROFILE) SEED=$$seed FOLD=$$fold || exit 1; done; done

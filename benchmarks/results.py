@@ -1,0 +1,125 @@
+"""Publishes a finished study, and writes docs/results.md from all that are published.
+
+    .venv/bin/python benchmarks/results.py runs/replicates/study-20labels --log study.log
+    .venv/bin/python benchmarks/results.py
+
+With a study, its tables (`make study` wrote them), the configuration of each of its methods and its log are kept in
+`experiments/pod/results/<name>/`. `about.md` there says what was asked, and should be written before the study is run:
+its first line becomes the heading. Then, or without a study, `docs/results.md` and its figure are written anew.
+"""
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+from results_plot import draw_curves
+from timing import table
+
+from poddistill.evaluation.attribution import attributions
+from poddistill.evaluation.report import p_value
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "experiments" / "pod" / "results"
+PAGE = ROOT / "docs" / "results.md"
+FIGURE = ROOT / "docs" / "figures" / "results-labels.png"
+TABLES = ("comparison", "differences", "runs")
+LABELS = re.compile(r"(.*)-(\d+)labels$")
+
+
+def main() -> None:
+    """Publishes the study that was named, if any, and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, nargs="?", help="a study's runs, with its report")
+    parser.add_argument("--log", type=Path, help="what `make study` printed")
+    arguments = parser.parse_args()
+    if arguments.study is not None:
+        publish(arguments.study, arguments.log)
+    studies = sorted(file.parent for file in PUBLISHED.glob("*/about.md") if (file.parent / "comparison.csv").exists())
+    PAGE.write_text(page(studies))
+    print(f"{PAGE}: {len(studies)} studies")
+
+
+def publish(study: Path, log: Path | None) -> None:
+    """Keeps a study's tables, its methods' configurations and its log.
+
+    Raises:
+        SystemExit: The study has no report, or nobody wrote what it asks.
+    """
+    kept, report = PUBLISHED / study.name, study / "report"
+    if not (kept / "about.md").is_file():
+        raise SystemExit(f"error: {kept / 'about.md'} is missing: write what the study asks, a heading first")
+    for name in TABLES:
+        if not (report / f"{name}.csv").is_file():
+            raise SystemExit(f"error: {report / f'{name}.csv'} is missing: finish the study with make study")
+        shutil.copy(report / f"{name}.csv", kept)
+    configurations = kept / "configurations"
+    shutil.rmtree(configurations, ignore_errors=True)
+    configurations.mkdir()
+    for file in sorted(study.glob("cohort*/seed*/*/config.yaml"), reverse=True):  # the first cohort's stay
+        shutil.copy(file, configurations / f"{file.parent.name}.yaml")
+    if log is not None:
+        shutil.copy(log, kept / "study.log")
+
+
+def page(studies: list[Path]) -> str:
+    """Returns docs/results.md."""
+    opening = PUBLISHED / "opening.md"
+    parts = [opening.read_text().rstrip()]
+    if curves := learning_curves(studies):
+        draw_curves(curves, FIGURE)
+        parts.append(f"![Test AUROC against the number of labelled volumes](figures/{FIGURE.name})")
+    parts += [section(study) for study in studies]
+    return "\n\n".join(parts) + "\n"
+
+
+def learning_curves(studies: list[Path]) -> dict[str, pd.DataFrame]:
+    """Returns by method a row a number of labels, for methods that several numbers of labels were tried with."""
+    rows = []
+    for study in studies:
+        if match := LABELS.match(study.name):
+            rows.append(pd.read_csv(study / "comparison.csv").assign(labels=int(match[2])))
+    if not rows:
+        return {}
+    every = pd.concat(rows)
+    every = every[~every["method"].str.contains("--", regex=False) & every["method"].ne("teacher")]
+    return {str(name): part.sort_values("labels") for name, part in every.groupby("method") if len(part) > 1}
+
+
+def section(study: Path) -> str:
+    """Returns the part of the page on one study: what it asks, the methods, the differences, what they show."""
+    methods, differences = (pd.read_csv(study / f"{name}.csv") for name in ("comparison", "differences"))
+    heading, _, about = (study / "about.md").read_text().partition("\n")
+    parts = [f"## {heading.lstrip('# ')}", about.strip()]
+    columns = ["method", "AUROC (95 %)", "worst seed", "sensitivity at 95 % specificity", "Brier", "ECE"]
+    rows = [
+        [
+            f"`{row.method}`",
+            f"{row.auroc:.3f} ({row.auroc_low:.3f} to {row.auroc_high:.3f})",
+            *(f"{value:.3f}" for value in (row.worst_seed, row.sensitivity_at_95_specificity, row.brier, row.ece)),
+        ]
+        for row in methods.itertuples()
+    ]
+    cohorts = int(methods["cohorts"].max())
+    parts += [f"{cohorts} cohorts, {int(methods['n'].max() / cohorts)} test volumes each.", table(columns, rows)]
+    columns = ["difference in AUROC", "mean (95 %)", "p", "p Holm", "p equivalence", "shows"]
+    rows = [
+        [
+            f"`{row.method_a}` - `{row.method_b}`",
+            f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
+            *(p_value(value) for value in (row.p, row.p_holm, row.p_equivalence)),
+            row.shows,
+        ]
+        for row in differences.itertuples()
+    ]
+    parts.append(table(columns, rows))
+    baselines = differences.loc[~differences["method_b"].str.contains("--", regex=False), "method_b"].unique()
+    parts += [f"- {sentence}" for baseline in baselines for sentence in attributions(differences, str(baseline))]
+    folder = f"experiments/pod/results/{study.name}"
+    parts.append(f"Tables, configurations and log: [`{folder}`](../{folder}).")
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()
