@@ -1,0 +1,72 @@
+"""What is published of a study, and the page that is written of it."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poddistill.evaluation.compare import compare
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, publishing below a temporary folder."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    module = importlib.import_module("results")
+    monkeypatch.setattr(module, "PUBLISHED", tmp_path / "results")
+    monkeypatch.setattr(module, "PAGE", tmp_path / "results.md")
+    monkeypatch.setattr(module, "FIGURE", tmp_path / "figures" / "labels.png")
+    return module
+
+
+def finished_study(folder: Path, **strengths: float) -> Path:
+    """Three cohorts of 60 test cases, whose logits lie by a method's strength further up in label 1."""
+    for cohort in range(3):
+        for method, strength in strengths.items():
+            run = folder / f"cohort{cohort}" / f"seed{cohort}-fold0" / method
+            run.mkdir(parents=True)
+            rng = np.random.default_rng([cohort, *method.encode()])
+            label = np.tile([1, 0, 0], 20)
+            ids = [f"p{number:02d}" for number in range(60)]
+            table = pd.DataFrame({"case_id": ids, "patient_id": ids, "split": "test", "label": label})
+            table["probability"] = 1 / (1 + np.exp(-strength * label - rng.normal(size=60)))
+            table.to_csv(run / "predictions.csv", index=False)
+            (run / "config.yaml").write_text(f"method: {method}\nseed_everything: {cohort}\n")
+    compare([folder], folder / "report", baseline="student-mae", resamples=20)
+    return folder
+
+
+def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "opening.md").write_text("# Results\n\nWhat was found.\n")
+    for labels in (20, 80):
+        name = f"study-{labels}labels"
+        methods = {"student-mae": 0.2, "student": 8.0, "student--constant": 0.2}
+        study = finished_study(tmp_path / "runs" / name, **methods)
+        with pytest.raises(SystemExit, match=r"about\.md is missing: write what the study asks"):
+            results.publish(study, None)
+        (tmp_path / "results" / name).mkdir()
+        (tmp_path / "results" / name / "about.md").write_text(f"# With {labels} labels\n\nDoes it help?\n")
+        log = tmp_path / "made.log"
+        log.write_text("all of it\n")
+        results.publish(study, log)
+    kept = tmp_path / "results" / "study-20labels"
+    assert (kept / "configurations" / "student.yaml").read_text() == "method: student\nseed_everything: 0\n"
+    assert (kept / "study.log").read_text() == "all of it\n"
+    page = results.page(sorted(kept.parent.glob("study-*")))
+    assert page.startswith("# Results\n\nWhat was found.\n\n![Test AUROC")
+    assert (tmp_path / "figures" / "labels.png").is_file()
+    assert page.index("## With 20 labels") < page.index("## With 80 labels")
+    assert "3 cohorts, 60 test volumes each." in page
+    assert "| `student` - `student--constant` |" in page
+    assert page.count("the gain is the teacher's") == 2
+
+
+def test_an_unfinished_study_is_not_published(results: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "results" / "study").mkdir(parents=True)
+    (tmp_path / "results" / "study" / "about.md").write_text("# A study\n")
+    with pytest.raises(SystemExit, match=r"comparison\.csv is missing: finish the study with make study"):
+        results.publish(tmp_path / "runs" / "study", None)
