@@ -39,8 +39,8 @@ def simulate_cohort(
 ) -> None:
     """Simulate a cohort and write it as hospital files.
 
-    ``out/mri`` and ``out/tvus`` hold a ``labels.csv`` each (patient_id, label, path, covariates; the label is empty for
-    unlabelled patients) and the files it names. ``out/truth.csv`` holds what no hospital knows (true labels, severity,
+    ``out/mri`` and ``out/tvus`` hold a ``labels.csv`` each (patient_id, label, path, covariates, with `site_folds` the
+    MRI's fold; the label is empty for unlabelled patients) and the files it names. ``out/truth.csv`` holds what no hospital knows (true labels, severity,
     gap), ``out/settings.json`` the settings. Everything is written to a hidden folder beside ``out``
     (``.NAME.partial-PID``) and renamed at the end, so that a killed run leaves no folder that looks complete.
 
@@ -133,12 +133,15 @@ def _write(settings: SimulationSettings, out: Path, examination: Examination) ->
         sweep = draw_sweep(generator(settings.seed, patient, Stream.TVUS))
         path = write_clip(clip, settings.pixel_mm, sweep.duration, folder, identity, settings.seed, patient, rng)
         truth["drag"] = round(drag(anatomy, sweep), 4)
+    labelled = examination.written_label is not None
     row: Row = {
         "patient_id": identity.patient_id,
-        "label": "" if examination.written_label is None else examination.written_label,
+        "label": examination.written_label if labelled else "",
         "path": path.relative_to(folder).as_posix(),
         **covariates.as_row(),
     }
+    if settings.site_folds and modality == "mri":
+        row["fold"] = patient_site(settings, patient) if labelled else ""
     return row, truth
 
 

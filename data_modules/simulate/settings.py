@@ -30,6 +30,9 @@ class SimulationSettings:
         n_sites: Hospitals, each with its own scanner; a patient's site is independent of the label.
         site_effect: How much the sites differ in gain, contrast, bias field, noise and blur, in [0, 3]; 0 = not at
             all, 1 = moderately.
+        site_folds: 1 = the hospitals are the folds, written into the MRI's ``labels.csv``, so that a student is tested on a
+            scanner whose labels it has not seen; unlabelled patients of all sites have no fold. 0 = folds are left to the
+            ingest. Needs at least 3 sites.
         close_free: Share of the free patients whose rectum lies close to the uterus, in [0, 1].
         covariate_strength: Factor on the log odds ratios that tie the covariates to the disease, in [0, 5]; 0 =
             useless, 1 = about as published.
@@ -49,6 +52,7 @@ class SimulationSettings:
     label_noise: float = 0.0
     n_sites: int = 4
     site_effect: float = 1.0
+    site_folds: int = 0
     close_free: float = 0.35
     covariate_strength: float = 1.0
 
@@ -67,6 +71,8 @@ class SimulationSettings:
         self._check("label_noise", self.label_noise, 0 <= self.label_noise < 0.5, "at least 0 and below 0.5")
         self._check("n_sites", self.n_sites, 1 <= self.n_sites <= 100, "a whole number from 1 to 100")
         self._check("site_effect", self.site_effect, 0 <= self.site_effect <= 3, "from 0 to 3")
+        valid = self.site_folds in (0, 1) and (self.site_folds == 0 or self.n_sites >= 3)
+        self._check("site_folds", self.site_folds, valid, "0, or 1 with n_sites of at least 3")
         self._check("close_free", self.close_free, 0 <= self.close_free <= 1, "from 0 to 1")
         self._check("covariate_strength", self.covariate_strength, 0 <= self.covariate_strength <= 5, "from 0 to 5")
 

@@ -7,6 +7,7 @@ import pytest
 
 from data_modules.errors import InputError
 from data_modules.simulate.cohort import simulate_cohort
+from data_modules.simulate.mri import patient_site
 from data_modules.simulate.roster import examinations
 from data_modules.simulate.settings import SimulationSettings
 
@@ -54,6 +55,26 @@ def test_the_truth_differs_from_the_written_labels_by_the_noise_alone(small_coho
             if row["label"]:
                 flipped.append(row["label"] != true["label"])
     assert 0.1 < np.mean(flipped) < 0.5
+
+
+def test_hospitals_may_be_the_folds_of_labelled_mri(tmp_path):
+    settings = SimulationSettings(
+        n_labelled=12,
+        n_unlabelled=3,
+        n_clips=2,
+        n_sites=3,
+        site_folds=1,
+        volume_shape=(4, 32, 32),
+        clip_shape=(4, 32, 32),
+    )
+    simulate_cohort(tmp_path / "cohort", settings)
+    rows = _read(tmp_path / "cohort" / "mri" / "labels.csv")
+    sites = sorted(patient_site(settings, patient) for patient in range(12))
+    assert sorted(int(row["fold"]) for row in rows if row["label"]) == sites
+    assert {row["fold"] for row in rows if not row["label"]} == {""}
+    assert "fold" not in _read(tmp_path / "cohort" / "tvus" / "labels.csv")[0]
+    with pytest.raises(InputError, match="site_folds is 1, but must be 0, or 1 with n_sites of at least 3"):
+        SimulationSettings(n_sites=2, site_folds=1)
 
 
 def test_files_carry_the_identifiers_that_an_importer_must_strip(small_cohort):
