@@ -40,9 +40,10 @@ def simulate_cohort(
     """Simulate a cohort and write it as hospital files.
 
     ``out/mri`` and ``out/tvus`` hold a ``labels.csv`` each (patient_id, label, path, covariates, with `site_folds` the
-    MRI's fold; the label is empty for unlabelled patients) and the files it names. ``out/truth.csv`` holds what no hospital knows (true labels, severity,
-    gap), ``out/settings.json`` the settings. Everything is written to a hidden folder beside ``out``
-    (``.NAME.partial-PID``) and renamed at the end, so that a killed run leaves no folder that looks complete.
+    MRI's fold; the label is empty for unlabelled patients) and the files it names. ``out/truth.csv`` holds what no
+    hospital knows (true labels, severity, gap), ``out/settings.json`` the settings. Everything is written to a hidden
+    folder beside ``out`` (``.NAME.partial-PID``) and renamed at the end, so that a killed run leaves no folder that
+    looks complete.
 
     Args:
         out: Folder to create.

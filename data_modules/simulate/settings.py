@@ -30,8 +30,8 @@ class SimulationSettings:
         n_sites: Hospitals, each with its own scanner; a patient's site is independent of the label.
         site_effect: How much the sites differ in gain, contrast, bias field, noise and blur, in [0, 3]; 0 = not at
             all, 1 = moderately.
-        site_folds: 1 = the hospitals are the folds, written into the MRI's ``labels.csv``, so that a student is tested on a
-            scanner whose labels it has not seen; unlabelled patients of all sites have no fold. 0 = folds are left to the
+        site_folds: 1 = the hospitals are the folds, written into the MRI's ``labels.csv``, so that a student is tested
+            on a scanner none of whose labels it has seen; unlabelled patients have no fold. 0 = folds are left to the
             ingest. Needs at least 3 sites.
         close_free: Share of the free patients whose rectum lies close to the uterus, in [0, 1].
         covariate_strength: Factor on the log odds ratios that tie the covariates to the disease, in [0, 5]; 0 =
