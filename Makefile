@@ -50,7 +50,7 @@ METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cohort mae shared-mae shared-student $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
+.PHONY: help setup demo test lint cohort mae shared-mae shared-student student-ensemble $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -138,21 +138,29 @@ student: $(RUN)/student/predictions.csv ## stage 3: MAE encoder + distillation
 shared-student: $(RUN)/shared-student/predictions.csv ## an arm: blocks of shared-mae, fine-tuned on MRI and clips
 
 # What an arm builds on is what its configurations name in other run folders beside its own.
-CONFIGS = $(firstword $(subst --, ,experiments/pod/arms/$(1))).yaml $(patsubst %,experiments/pod/controls/%.yaml,$(wordlist 2,9,$(subst --, ,$(1))))
+WITHOUT_MEMBER = $(firstword $(subst @, ,$(1)))
+CONFIGS = $(firstword $(subst --, ,experiments/pod/arms/$(WITHOUT_MEMBER))).yaml $(patsubst %,experiments/pod/controls/%.yaml,$(wordlist 2,9,$(subst --, ,$(WITHOUT_MEMBER))))
 INPUTS  = $(shell sed -n 's|^ *[^\#].*: $${run}/\.\./\([^ ]*\).*|$(RUN)/\1|p' $(CONFIGS))
 # It runs the stage that its name begins with; no stage's name begins with another's.
 STAGES := teacher student shared-student
-BASE    = $(strip $(foreach stage,$(STAGES),$(if $(filter $(stage) $(stage)-%,$(1)),$(stage))))
+BASE    = $(strip $(foreach stage,$(STAGES),$(if $(filter $(stage) $(stage)-%,$(WITHOUT_MEMBER)),$(stage))))
+# <arm>@<k> is the arm trained once more, on the same labelled draw: a member of an ensemble.
+MEMBER  = $(patsubst %,--seed_everything %$(SEED) --data.init_args.mri.init_args.seed $(SEED),$(word 2,$(subst @, ,$(1))))
 FOLDER  = $(if $(filter teacher-%,$(1)),$(UPRUN),$(RUN))
 define arm_rule
 $(1): $(RUN)/$(1)/predictions.csv
 $(FOLDER)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
-	$$(call fit,$(FOLDER),$(1),$(BASE),$(CONFIGS:%=--config %) $(if $(filter teacher-%,$(1)),,$(STUDENT_ARGS)))
+	$$(call fit,$(FOLDER),$(1),$(BASE),$(CONFIGS:%=--config %) $(MEMBER) $(if $(filter teacher-%,$(1)),,$(STUDENT_ARGS)))
 endef
+MEMBERS  := student-mae $(patsubst %,student-mae@%,1 2 3 4)
 TEACHERS := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
-ALL_ARMS := $(sort $(ARMS) $(TEACHERS) $(BASELINES) shared-student)
+ALL_ARMS := $(filter-out student-ensemble,$(sort $(ARMS) $(TEACHERS) $(BASELINES) $(MEMBERS) shared-student))
 $(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
 $(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
+
+student-ensemble: $(RUN)/student-ensemble/predictions.csv ## an arm: the mean of five trainings of student-mae
+$(RUN)/student-ensemble/predictions.csv: $(MEMBERS:%=$(RUN)/%/predictions.csv)
+	$(POD) ensemble $(^D) --out $(@D)
 
 ifneq ($(UPRUN),$(RUN))
 UPSTREAM := mae shared-mae teacher $(TEACHERS)

@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     for verb, does in STAGE_VERBS.items():
         _add_stage_verb(verbs, verb, does)
     _add_compare(verbs)
+    _add_ensemble(verbs)
     return parser
 
 
@@ -281,6 +282,25 @@ def _compare(arguments: argparse.Namespace) -> None:
     )
     print_table(comparison)
     print(f"report: {arguments.out / 'index.html'}")
+
+
+def _add_ensemble(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "ensemble",
+        "average the predictions of several trainings into a run of its own",
+        "poddistill ensemble runs/demo/seed0-fold0/student runs/demo/seed0-fold0/student@1 "
+        "--out runs/demo/seed0-fold0/student-ensemble",
+        _ensemble,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders with predictions.csv")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN")
+
+
+def _ensemble(arguments: argparse.Namespace) -> None:
+    from poddistill.evaluation.ensemble import ensemble
+
+    print(f"ensemble: wrote {ensemble(arguments.runs, arguments.out)}")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 
 from poddistill.cli import main
 
-VERBS = ("simulate", "ingest", "inspect", "fit", "validate", "test", "predict", "compare")
+VERBS = ("simulate", "ingest", "inspect", "fit", "validate", "test", "predict", "compare", "ensemble")
 
 
 def test_help_lists_every_verb_without_importing_anything_heavy() -> None:

@@ -148,6 +148,16 @@ def test_other_labels_train_students_as_long_on_the_same_upstream_stages(tmp_pat
     assert plan.count("label_noise") == 2, "teachers and pre-training know nothing of it"
 
 
+def test_an_ensemble_averages_members_of_the_same_labelled_draw(tmp_path: Path) -> None:
+    cohort = finished_cohort(tmp_path)
+    plan = dry_run("arms", f"COHORT={cohort}", f"RUNS={tmp_path}", "SEED=3", "ARMS=student-ensemble")
+    run = f"{tmp_path}/demo/seed3-fold0"
+    members = " ".join(f"{run}/student-mae{member}" for member in ("", "@1", "@2", "@3", "@4"))
+    assert f"poddistill ensemble {members} --out {run}/student-ensemble" in plan
+    (line,) = (line for line in plan.split("poddistill fit ") if "--method student-mae@2 " in line)
+    assert "arms/student-mae.yaml --seed_everything 23 --data.init_args.mri.init_args.seed 3" in line
+
+
 def test_an_arm_that_is_not_there_is_named(tmp_path: Path) -> None:
     command = ["make", "--dry-run", "arms", "ARMS=student-mae student-kd--nothing", f"RUNS={tmp_path}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
