@@ -65,7 +65,7 @@ def student_cohort(data: Any) -> StudentCohort:
     scores = data.covariate_scores()[0] if isinstance(data, UnpairedDataModule) else np.zeros((len(manifest), 0))
     return StudentCohort(
         torch.from_numpy(manifest["label"].where(trained).to_numpy(dtype=np.float32)),
-        torch.from_numpy(manifest["split"].eq("unlabelled").to_numpy()),
+        torch.from_numpy(manifest["split"].eq("unlabelled").to_numpy(copy=True)),
         torch.from_numpy(scores.astype(np.float32)),
         torch.from_numpy(_numbers(data)[manifest["patient_id"]].to_numpy(copy=True)),
         tuple(manifest["case_id"]),
