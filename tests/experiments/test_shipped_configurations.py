@@ -88,6 +88,15 @@ def test_every_value_has_its_comment(file: Path) -> None:
             assert described or file.stem in PROFILES, f"{file.name}, line {number}: {line.strip()} has no comment"
 
 
+@pytest.mark.parametrize("file", sorted((POD / "search").glob("*.yaml")), ids=lambda file: file.stem)
+def test_what_is_searched_are_options_of_the_arm(file: Path, tiny_cohort: Path, tmp_path: Path) -> None:
+    words = [*stage_options("study", "student", tmp_path, tiny_cohort), "--config", str(POD / "arms" / file.name)]
+    plain = str(build(words).config)
+    for option, limits in yaml.safe_load(file.read_text()).items():
+        assert limits["low"] < limits["high"]
+        assert str(build([*words, option, str(limits["low"])]).config) != plain, f"{option} changes nothing"
+
+
 @pytest.mark.parametrize(
     ("pretraining", "network", "student", "encoder"),
     [
