@@ -50,7 +50,7 @@ METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cohort mae shared-mae shared-student student-ensemble $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
+.PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -125,9 +125,9 @@ mae: $(RUN)/mae/checkpoints/best.ckpt ## stage 1: masked pre-training on unlabel
 $(UPRUN)/mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
 	$(call fit,$(UPRUN),mae,mae)
 
-shared-mae: $(RUN)/shared-mae/checkpoints/best.ckpt ## stage 1 for an arm: masked pre-training on MRI and clips
-$(UPRUN)/shared-mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
-	$(call fit,$(UPRUN),shared-mae,shared-mae)
+joint-mae: $(RUN)/joint-mae/checkpoints/best.ckpt ## stage 1 for an arm: masked pre-training on MRI and clips
+$(UPRUN)/joint-mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
+	$(call fit,$(UPRUN),joint-mae,joint-mae)
 
 teacher: $(RUN)/teacher/predictions.csv ## stage 2: the ultrasound teacher
 $(UPRUN)/teacher/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
@@ -135,14 +135,14 @@ $(UPRUN)/teacher/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
 
 student: $(RUN)/student/predictions.csv ## stage 3: MAE encoder + distillation
 
-shared-student: $(RUN)/shared-student/predictions.csv ## an arm: blocks of shared-mae, fine-tuned on MRI and clips
+joint-student: $(RUN)/joint-student/predictions.csv ## an arm: blocks of joint-mae, fine-tuned on MRI and clips
 
 # What an arm builds on is what its configurations name in other run folders beside its own.
 WITHOUT_MEMBER = $(firstword $(subst @, ,$(1)))
 CONFIGS = $(firstword $(subst --, ,experiments/pod/arms/$(WITHOUT_MEMBER))).yaml $(patsubst %,experiments/pod/controls/%.yaml,$(wordlist 2,9,$(subst --, ,$(WITHOUT_MEMBER))))
 INPUTS  = $(shell sed -n 's|^ *[^\#].*: $${run}/\.\./\([^ ]*\).*|$(RUN)/\1|p' $(CONFIGS))
 # It runs the stage that its name begins with; no stage's name begins with another's.
-STAGES := teacher student shared-student
+STAGES := teacher student joint-student
 BASE    = $(strip $(foreach stage,$(STAGES),$(if $(filter $(stage) $(stage)-%,$(WITHOUT_MEMBER)),$(stage))))
 # <arm>@<k> is the arm trained once more, on the same labelled draw: a member of an ensemble.
 MEMBER  = $(patsubst %,--seed_everything %$(SEED) --data.init_args.mri.init_args.seed $(SEED),$(word 2,$(subst @, ,$(1))))
@@ -154,7 +154,7 @@ $(FOLDER)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
 endef
 MEMBERS  := student-mae $(patsubst %,student-mae@%,1 2 3 4)
 TEACHERS := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
-ALL_ARMS := $(filter-out student-ensemble,$(sort $(ARMS) $(TEACHERS) $(BASELINES) $(MEMBERS) shared-student))
+ALL_ARMS := $(filter-out student-ensemble,$(sort $(ARMS) $(TEACHERS) $(BASELINES) $(MEMBERS) joint-student))
 $(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
 $(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
 
@@ -163,7 +163,7 @@ $(RUN)/student-ensemble/predictions.csv: $(MEMBERS:%=$(RUN)/%/predictions.csv)
 	$(POD) ensemble $(^D) --out $(@D)
 
 ifneq ($(UPRUN),$(RUN))
-UPSTREAM := mae shared-mae teacher $(TEACHERS)
+UPSTREAM := mae joint-mae teacher $(TEACHERS)
 $(UPSTREAM:%=$(RUN)/%/checkpoints/best.ckpt): $(RUN)/%/checkpoints/best.ckpt: $(UPRUN)/%/checkpoints/best.ckpt
 	@mkdir -p $(RUN); ln -sfn $(if $(REPLICATE),../)../../$(COMMON)/$(PLACE)/$* $(RUN)/$*
 endif

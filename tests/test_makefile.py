@@ -114,19 +114,19 @@ def test_an_arm_builds_on_what_its_configurations_name(tmp_path: Path) -> None:
 
 def test_an_arm_runs_the_stage_that_its_name_begins_with(tmp_path: Path) -> None:
     cohort = finished_cohort(tmp_path)
-    arms = {"student-mae": "student", "shared-student": "shared-student", "shared-student-shuffled": "shared-student"}
+    arms = {"student-mae": "student", "joint-student": "joint-student", "joint-student-shuffled": "joint-student"}
     plan = dry_run("arms", f"COHORT={cohort}", f"RUNS={tmp_path}", f"ARMS={' '.join(arms)}")
     fits = {line.split("--method ")[1].split()[0]: line for line in plan.split("poddistill fit ")[1:]}
-    assert set(fits) == {"mae", "shared-mae", *arms}
+    assert set(fits) == {"mae", "joint-mae", *arms}
     for arm, stage in arms.items():
         assert f"--config experiments/pod/{stage}.yaml --run" in " ".join(fits[arm].replace("\\", "").split())
         assert f"--config experiments/pod/arms/{arm}.yaml" in fits[arm]
 
 
 def test_the_shared_student_builds_on_the_shared_pretraining_alone(tmp_path: Path) -> None:
-    plan = dry_run("shared-student", f"COHORT={finished_cohort(tmp_path)}", f"RUNS={tmp_path}")
-    assert [part.split()[0] for part in plan.split("--method ")[1:]] == ["shared-mae", "shared-student"]
-    assert f"--config {tmp_path}/demo/seed0-fold0/shared-student/config.yaml" in plan, "predictions of a killed run"
+    plan = dry_run("joint-student", f"COHORT={finished_cohort(tmp_path)}", f"RUNS={tmp_path}")
+    assert [part.split()[0] for part in plan.split("--method ")[1:]] == ["joint-mae", "joint-student"]
+    assert f"--config {tmp_path}/demo/seed0-fold0/joint-student/config.yaml" in plan, "predictions of a killed run"
 
 
 def test_other_labels_train_students_as_long_on_the_same_upstream_stages(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_missing_cohort_is_told(tmp_path: Path) -> None:
 def test_help_lists_every_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = (
-        "demo test lint cohort mae shared-mae teacher student shared-student arms baselines report pipeline study "
+        "demo test lint cohort mae joint-mae teacher student joint-student arms baselines report pipeline study "
         "slurm dashboard bench clean"
     )
     for target in targets.split():

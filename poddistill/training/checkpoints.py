@@ -10,7 +10,7 @@ from data_modules.errors import InputError
 
 ENCODERS = {
     "mri": ("network.encoder.", "MAE encoder; give the best.ckpt of the mae stage"),
-    "tvus": ("clip_network.encoder.", "MAE encoder of clips; give the best.ckpt of the shared-mae stage"),
+    "tvus": ("clip_network.encoder.", "MAE encoder of clips; give the best.ckpt of the joint-mae stage"),
 }
 """Where a checkpoint of stage 1 holds an encoder, and what to do where it holds none."""
 

@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
 
     By itself glibc keeps blocks of up to 32 MiB, and of those no more than 64 MiB at the end of its memory. The rest is
     mapped anew in every step, and its first use is a page fault each 4 KiB. In exchange a process holds the peak of its
-    activations until it ends, and a tenth more at most in what was measured. A C library without `mallopt`, such as
+    activations until it ends, and some more for gaps that nothing fits into. A C library without `mallopt`, such as
     musl or that of macOS, stays as it is.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # TypeError: Windows has no library without a name

@@ -14,8 +14,8 @@ from poddistill.training.utilisation import Utilisation
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 POD = EXPERIMENTS / "pod"
-STAGES = ("mae", "teacher", "student", "shared-mae", "shared-student")
-BUDGETS = {stage: stage.removeprefix("shared-") for stage in STAGES}
+STAGES = ("mae", "teacher", "student", "joint-mae", "joint-student")
+BUDGETS = {stage: stage.removeprefix("joint-") for stage in STAGES}
 PROFILES = sorted(file.stem for file in POD.glob("*.yaml") if file.stem not in STAGES)
 SHIPPED = sorted(file for file in EXPERIMENTS.rglob("*.yaml") if "results" not in file.parts)  # those are records
 PRESETS = sorted((EXPERIMENTS / "debug").glob("*.yaml"))
@@ -45,8 +45,8 @@ def test_a_stage_of_a_profile_is_built(profile: str, stage: str, tiny_cohort: Pa
     else:
         assert list(built.image_size) == values["volume_size"]
         assert built.width == values["encoder_width"]
-    if stage.startswith("shared-"):
-        of_clips = cli.model.clip_network.encoder if stage == "shared-mae" else cli.model.clip_encoder
+    if stage.startswith("joint-"):
+        of_clips = cli.model.clip_network.encoder if stage == "joint-mae" else cli.model.clip_encoder
         assert list(of_clips.image_size) == values["clip_size"]
         assert of_clips.blocks[-1].attention is built.blocks[-1].attention
 
@@ -101,9 +101,9 @@ def test_what_is_searched_are_options_of_the_arm(file: Path, tiny_cohort: Path, 
     ("pretraining", "network", "student", "encoder"),
     [
         ("mae", "network", "student", "encoder"),
-        ("shared-mae", "mri", "student", "encoder"),
-        ("shared-mae", "mri", "shared-student", "encoder"),
-        ("shared-mae", "tvus", "shared-student", "clip_encoder"),
+        ("joint-mae", "mri", "student", "encoder"),
+        ("joint-mae", "mri", "joint-student", "encoder"),
+        ("joint-mae", "tvus", "joint-student", "clip_encoder"),
     ],
 )
 def test_a_student_and_its_pretraining_have_the_same_encoder(

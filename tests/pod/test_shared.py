@@ -13,21 +13,21 @@ from poddistill.lightning_cli import StageCLI, build, run
 from poddistill.pod.shared_mae import SharedMAEPretrain
 
 POD = Path(__file__).parents[2] / "experiments" / "pod"
-ARMS = sorted(file.stem for file in (POD / "arms").glob("shared-student*.yaml"))
+ARMS = sorted(file.stem for file in (POD / "arms").glob("joint-student*.yaml"))
 Options = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
 def shared(options: Options, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the run shared-mae."""
+    """A folder with the run joint-mae."""
     folder = tmp_path_factory.mktemp("shared")
-    run(["fit", *options("shared-mae", folder / "shared-mae")])
+    run(["fit", *options("joint-mae", folder / "joint-mae")])
     return folder
 
 
 def fit(shared: Path, options: Options, arm: str) -> Path:
     config = ("--config", str(POD / "arms" / f"{arm}.yaml"))
-    run(["fit", *options("shared-student", shared / arm, *config, "--profile.student_epochs", "4")])
+    run(["fit", *options("joint-student", shared / arm, *config, "--profile.student_epochs", "4")])
     return shared / arm
 
 
@@ -38,13 +38,13 @@ def without_wandb(arguments: list[str]) -> StageCLI:
 
 
 def test_the_auto_encoders_of_both_modalities_learn(shared: Path) -> None:
-    metrics = pd.read_csv(shared / "shared-mae/metrics.csv")
+    metrics = pd.read_csv(shared / "joint-mae/metrics.csv")
     for name in ("train/loss_mri", "train/loss_tvus", "val/loss"):
         losses = metrics[name].dropna()
         assert losses.iloc[-1] < losses.iloc[0], name
     parts = metrics["train/loss_mri"] + metrics["train/loss_tvus"]
     pd.testing.assert_series_equal(metrics["train/loss"], parts, check_names=False, rtol=1e-4)
-    assert (shared / "shared-mae/figures/mae-reconstructions.png").is_file()
+    assert (shared / "joint-mae/figures/mae-reconstructions.png").is_file()
 
 
 def test_a_weight_of_the_clips_is_in_the_loss_and_in_the_gradient_of_the_blocks(
@@ -52,7 +52,7 @@ def test_a_weight_of_the_clips_is_in_the_loss_and_in_the_gradient_of_the_blocks(
 ) -> None:
     gradients, steps = [], []
     for weight in ("0", "1", "3"):
-        cli = without_wandb(options("shared-mae", tmp_path, "--model.init_args.clip_weight", weight))
+        cli = without_wandb(options("joint-mae", tmp_path, "--model.init_args.clip_weight", weight))
         model = cli.model
         assert isinstance(model, SharedMAEPretrain)
         volumes, clips = torch.zeros(2, 1, 8, 16, 16), torch.ones(2, 1, 8, 16, 16)
@@ -68,12 +68,12 @@ def test_a_weight_of_the_clips_is_in_the_loss_and_in_the_gradient_of_the_blocks(
 
 
 def test_the_checkpoint_starts_either_student(shared: Path, options: Options, tmp_path: Path) -> None:
-    checkpoint = shared / "shared-mae/checkpoints/best.ckpt"
+    checkpoint = shared / "joint-mae/checkpoints/best.ckpt"
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     start = ("--model.init_args.init_encoder", str(checkpoint))
     for stage, parts in (
         ("student", {"encoder": "network"}),
-        ("shared-student", {"encoder": "network", "clip_encoder": "clip_network"}),
+        ("joint-student", {"encoder": "network", "clip_encoder": "clip_network"}),
     ):
         model = without_wandb(options(stage, tmp_path, *start)).model
         model.setup("fit")
@@ -84,12 +84,12 @@ def test_the_checkpoint_starts_either_student(shared: Path, options: Options, tm
 
 def test_a_checkpoint_of_mri_alone_is_told(pipeline: Path, options: Options, tmp_path: Path) -> None:
     start = ("--model.init_args.init_encoder", str(pipeline / "mae/checkpoints/best.ckpt"))
-    model = without_wandb(options("shared-student", tmp_path, *start)).model
-    with pytest.raises(InputError, match=r"holds no MAE encoder of clips.*shared-mae stage as model\.init_encoder"):
+    model = without_wandb(options("joint-student", tmp_path, *start)).model
+    with pytest.raises(InputError, match=r"holds no MAE encoder of clips.*joint-mae stage as model\.init_encoder"):
         model.setup("fit")
 
 
-@pytest.mark.parametrize("stage", ["shared-mae", "shared-student"])
+@pytest.mark.parametrize("stage", ["joint-mae", "joint-student"])
 def test_batches_without_clips_are_told(stage: str, options: Options, tmp_path: Path) -> None:
     cli = without_wandb(options(stage, tmp_path, "--data.init_args.clips_in_batches", "0"))
     with pytest.raises(InputError, match=r"data\.clips_in_batches is 0, but this stage learns from clips"):
@@ -98,7 +98,7 @@ def test_batches_without_clips_are_told(stage: str, options: Options, tmp_path: 
 
 def test_encoders_that_cannot_share_are_told(options: Options, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"depth is 2 in one encoder and 3 in the other"):
-        build(options("shared-student", tmp_path, "--model.init_args.clip_encoder.init_args.depth", "3"))
+        build(options("joint-student", tmp_path, "--model.init_args.clip_encoder.init_args.depth", "3"))
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -113,14 +113,14 @@ def test_an_arm_trains_and_predicts(arm: str, shared: Path, options: Options) ->
 
 
 def test_at_test_time_there_is_only_mri(shared: Path, options: Options, tmp_path: Path) -> None:
-    folder = fit(shared, options, "shared-student")
+    folder = fit(shared, options, "joint-student")
     before = pd.read_csv(folder / "predictions.csv")
     checkpoint = ("--ckpt_path", str(folder / "checkpoints/best.ckpt"))
     no_clips = ("--data.init_args.clips_in_batches", "0", "--data.init_args.tvus", "null")
     run(["test", "--config", str(folder / "config.yaml"), *checkpoint, *no_clips])
     after = pd.read_csv(folder / "predictions.csv")
     pd.testing.assert_frame_equal(before, after)
-    model = without_wandb(options("shared-student", tmp_path)).model.eval()
+    model = without_wandb(options("joint-student", tmp_path)).model.eval()
     volume = torch.rand(2, 1, 8, 16, 16)
     first = model(volume)
     with torch.no_grad():
