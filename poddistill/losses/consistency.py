@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -38,7 +38,7 @@ class TemporalEnsembling(Transfer):
         InputError: An option is out of range.
     """
 
-    needs_teacher: ClassVar[bool] = False
+    needs_teacher = False
 
     def __init__(self, momentum: float = 0.6, ramp_visits: int = 10) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class MeanTeacher(Transfer):
         InputError: An option is out of range.
     """
 
-    needs_teacher: ClassVar[bool] = False
+    needs_teacher = False
 
     def __init__(self, decay: float = 0.99, ramp_steps: int = 100, noise: float = 0.03) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class EntropyMinimisation(Transfer):
     of the schedule's w. The volumes come with the data module's `unlabelled_batch_size`.
     """
 
-    needs_teacher: ClassVar[bool] = False
+    needs_teacher = False
     needs_unlabelled = True
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:

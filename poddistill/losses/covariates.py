@@ -1,6 +1,6 @@
 """Transfer through covariates, such as age or pain: both cohorts record them, so they tie patients beyond the label."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ class CovariateTargets(Transfer):
     s_i is the student's logit, BCE(s, q) = -q log sigmoid(s) - (1 - q) log(1 - sigmoid(s)), and q_i is sigmoid(a + b .
     x_i) with x_i the covariates of MRI i. a and b minimise sum_c BCE(a + b . x_c, p_c) + penalty / 2 |b|^2 over the
     clips c; p_c is sigmoid(t_c / temperature), of the teacher's logit t_c (`teacher`), or the clip's label
-    (`tvus-labels`). Ours. A control of the teacher's outputs acts on `teacher` alone.
+    (`tvus-labels`). With `mri-labels` the sum is over the labelled MRI and their labels: covariates alone, without
+    ultrasound and teacher. What ultrasound adds through covariates is the difference. Ours. A control of the teacher's
+    outputs acts on `teacher` alone.
 
     Args:
-        fit_on: p_c: `teacher` or `tvus-labels`.
+        fit_on: p_c: `teacher`, `tvus-labels` or `mri-labels`.
         temperature: Of the teacher's logits, above 0.
         penalty: Ridge, above 0.
         prevalence: None leaves a as it is fitted; a number in (0, 1) shifts a until it is the mean of q over the MRI
@@ -38,7 +40,7 @@ class CovariateTargets(Transfer):
 
     def __init__(
         self,
-        fit_on: Literal["teacher", "tvus-labels"] = "teacher",
+        fit_on: Literal["teacher", "tvus-labels", "mri-labels"] = "teacher",
         temperature: float = 1.0,
         penalty: float = 1.0,
         prevalence: float | None = None,
@@ -46,12 +48,13 @@ class CovariateTargets(Transfer):
         shuffled: bool = False,
     ) -> None:
         super().__init__()
-        if fit_on not in ("teacher", "tvus-labels"):
-            raise InputError(f"fit_on is {fit_on!r}: choose teacher or tvus-labels, or use OwnCovariateTargets")
+        if fit_on not in ("teacher", "tvus-labels", "mri-labels"):
+            raise InputError(f"fit_on is {fit_on!r}: choose teacher, tvus-labels or mri-labels")
         if not temperature > 0:
             raise InputError(f"temperature is {temperature}: give a number above 0")
         _check(penalty, prevalence)
         self.fit_on = fit_on
+        self.needs_teacher = fit_on != "mri-labels"
         self.temperature = temperature
         self.penalty = penalty
         self.prevalence = prevalence
@@ -61,66 +64,23 @@ class CovariateTargets(Transfer):
         self.targets = torch.empty(0)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
-        """Fits the model on the clips and sets q, float32 (M,), for the MRI that train; nan for all others.
+        """Fits the model and sets q, float32 (M,), for the MRI that train; nan for all others.
 
         Raises:
-            InputError: There are no covariates, no MRI to learn from, or the clips are of one label.
+            InputError: There are no covariates, no MRI to learn from, or what is fitted on is of one label.
         """
-        assert bank is not None
-        if self.fit_on == "teacher":
-            model = fit_logistic(bank.covariates, (bank.logits / self.temperature).sigmoid(), self.penalty)
+        if self.fit_on == "mri-labels":
+            covariates, targets = cohort.covariates, cohort.labels
         else:
-            known = ~bank.labels.isnan()
-            model = fit_logistic(bank.covariates[known], bank.labels[known], self.penalty)
+            assert bank is not None
+            soft = (bank.logits / self.temperature).sigmoid()
+            covariates, targets = bank.covariates, soft if self.fit_on == "teacher" else bank.labels
+        known = ~targets.isnan()
+        model = fit_logistic(covariates[known], targets[known], self.penalty)
         self.targets = soft_labels(cohort, model, self.prevalence, self.labelled, self.shuffled)
 
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
         """Returns the mean loss; 0 where a batch has no such MRI. Only `prepare` looks at the bank."""
-        self.targets = self.targets.to(student.logits.device)
-        return _soft_label_loss(student, self.targets, self.labelled)
-
-
-class OwnCovariateTargets(Transfer):
-    """`CovariateTargets` with the model fitted on the training labels of the MRI: covariates alone, no ultrasound.
-
-    What ultrasound adds through covariates is the difference between the two.
-
-    Args:
-        penalty: As of `CovariateTargets`.
-        prevalence: The same.
-        labelled: The same.
-        shuffled: The same; q is dealt at random after the model has been fitted.
-
-    Raises:
-        InputError: An option is out of range.
-    """
-
-    needs_teacher: ClassVar[bool] = False
-
-    def __init__(
-        self, penalty: float = 1.0, prevalence: float | None = None, labelled: bool = False, shuffled: bool = False
-    ) -> None:
-        super().__init__()
-        _check(penalty, prevalence)
-        self.penalty = penalty
-        self.prevalence = prevalence
-        self.labelled = labelled
-        self.needs_unlabelled = not labelled
-        self.shuffled = shuffled
-        self.targets = torch.empty(0)
-
-    def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
-        """Fits the model on the labelled MRI and sets q, float32 (M,), for the MRI that train; nan for all others.
-
-        Raises:
-            InputError: There are no covariates, no MRI to learn from, or the training labels are all alike.
-        """
-        known = ~cohort.labels.isnan()
-        model = fit_logistic(cohort.covariates[known], cohort.labels[known], self.penalty)
-        self.targets = soft_labels(cohort, model, self.prevalence, self.labelled, self.shuffled)
-
-    def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
-        """Returns the mean loss; 0 where a batch has no such MRI. The bank is not looked at."""
         self.targets = self.targets.to(student.logits.device)
         return _soft_label_loss(student, self.targets, self.labelled)
 

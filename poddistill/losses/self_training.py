@@ -1,7 +1,7 @@
 """Self-training in two stages: soft targets for unlabelled volumes from the predictions of a finished student."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -44,7 +44,7 @@ class SelfTrainingTargets(Transfer):
         InputError: An option is out of range.
     """
 
-    needs_teacher: ClassVar[bool] = False
+    needs_teacher = False
 
     def __init__(
         self,

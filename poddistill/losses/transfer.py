@@ -9,7 +9,6 @@ L_KD is a `Transfer`; w is `poddistill.losses.schedules`. The paper's form is `P
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ class Transfer(nn.Module, ABC):
         needs_unlabelled: Whether batches must hold unlabelled MRI.
     """
 
-    needs_teacher: ClassVar[bool] = True
+    needs_teacher: bool = True
     needs_unlabelled: bool = False
 
     def attach(self, network: nn.Module) -> None:

@@ -1,5 +1,7 @@
 """Transfer through covariates."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from data_modules.errors import InputError
-from poddistill.losses.covariates import CovariateTargets, OwnCovariateTargets
+from poddistill.losses.covariates import CovariateTargets
 
 NAN = float("nan")
 
@@ -55,7 +57,7 @@ def test_labels_of_clips_or_of_the_mri_can_stand_in_for_the_teacher(cohorts):
     known = ~cohort.labels.isnan()
     for transfer, x, y in (
         (CovariateTargets(fit_on="tvus-labels"), bank.covariates, bank.labels),
-        (OwnCovariateTargets(), cohort.covariates[known], cohort.labels[known]),
+        (CovariateTargets("mri-labels"), cohort.covariates[known], cohort.labels[known]),
     ):
         transfer.prepare(cohort, bank if transfer.needs_teacher else None)
         model = LogisticRegression(C=1.0, tol=1e-6).fit(x.numpy(), y.numpy())
@@ -64,7 +66,7 @@ def test_labels_of_clips_or_of_the_mri_can_stand_in_for_the_teacher(cohorts):
         assert roc_auc_score(truth, transfer.targets) > 0.75
 
 
-@pytest.mark.parametrize("kind", [CovariateTargets, OwnCovariateTargets])
+@pytest.mark.parametrize("kind", [CovariateTargets, partial(CovariateTargets, "mri-labels")])
 def test_shuffled_soft_labels_are_the_same_values_and_tell_nothing(kind, cohorts):
     bank, cohort, truth = cohorts
     own, first, again = kind(), kind(shuffled=True), kind(shuffled=True)
@@ -111,7 +113,7 @@ def test_the_loss_is_the_cross_entropy_of_the_intended_volumes_alone(labelled, r
 
 def test_a_batch_of_labelled_volumes_adds_nothing_and_keeps_a_gradient(cohorts, make_student):
     _, cohort, _ = cohorts
-    transfer = OwnCovariateTargets()
+    transfer = CovariateTargets("mri-labels")
     transfer.prepare(cohort, None)
     logits = torch.zeros(2, requires_grad=True)
     loss = transfer(make_student([1.0, 0.0], logits), None)
@@ -127,7 +129,7 @@ def test_targets_tell_what_they_lack(cohorts, make_bank, make_cohort):
     with pytest.raises(InputError, match="no unlabelled volume"):
         CovariateTargets().prepare(make_cohort([0.0, 1.0], covariates=torch.zeros(2, 3)), bank)
     with pytest.raises(InputError, match="needs cases of both labels, but there are 2 with 2 obliterated"):
-        OwnCovariateTargets().prepare(make_cohort([1.0, 1.0, NAN], covariates=torch.zeros(3, 3)), None)
+        CovariateTargets("mri-labels").prepare(make_cohort([1.0, 1.0, NAN], covariates=torch.zeros(3, 3)), None)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_targets_tell_what_they_lack(cohorts, make_bank, make_cohort):
         lambda: CovariateTargets(fit_on="mri"),
         lambda: CovariateTargets(temperature=0.0),
         lambda: CovariateTargets(penalty=0.0),
-        lambda: OwnCovariateTargets(prevalence=1.0),
+        lambda: CovariateTargets(prevalence=1.0),
     ],
 )
 def test_bad_options_are_told_in_one_line(make):
