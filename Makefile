@@ -37,6 +37,11 @@ COHORT ?= $(SIMULATED)
 endif
 COHORT ?=
 SIMULATE_ARGS ?= $(if $(filter study,$(PROFILE)),--n_labelled 1500 --n_unlabelled 1300,--n_labelled 700 --n_unlabelled 1900) --n_clips 1000
+# The share of obliterated patients, which student-prevalence is told: the simulator's default or that of SIMULATE_ARGS.
+ifeq ($(COHORT),$(SIMULATED))
+PREVALENCE ?= $(or $(patsubst --prevalence=%,%,$(lastword $(filter --prevalence=%,$(subst --prevalence ,--prevalence=,$(SIMULATE_ARGS))))),0.25)
+endif
+PREVALENCE ?=
 
 # Jobs side by side share the cores.
 OMP_THREADS = $${OMP_NUM_THREADS:-$$(n=$$(($$(getconf _NPROCESSORS_ONLN) / $(JOBS))); echo $$((n > 0 ? n : 1)))}
@@ -50,7 +55,7 @@ METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
+.PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble student-prevalence $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -154,13 +159,18 @@ $(FOLDER)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
 endef
 MEMBERS  := student-mae $(patsubst %,student-mae@%,1 2 3 4)
 TEACHERS := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
-ALL_ARMS := $(filter-out student-ensemble,$(sort $(ARMS) $(TEACHERS) $(BASELINES) $(MEMBERS) joint-student))
+ALL_ARMS := $(filter-out student-ensemble student-prevalence,$(sort $(ARMS) $(TEACHERS) $(BASELINES) $(MEMBERS) joint-student))
 $(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
 $(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
 
 student-ensemble: $(RUN)/student-ensemble/predictions.csv ## an arm: the mean of five trainings of student-mae
 $(RUN)/student-ensemble/predictions.csv: $(MEMBERS:%=$(RUN)/%/predictions.csv)
 	$(POD) ensemble $(^D) --out $(@D)
+
+$(if $(filter student-prevalence,$(MAKECMDGOALS) $(ARMS)),$(if $(PREVALENCE),,$(error student-prevalence needs the share of obliterated patients: PREVALENCE=0.25)))
+student-prevalence: $(RUN)/student-prevalence/predictions.csv ## an arm: student-mae's ranks as probabilities, by PREVALENCE
+$(RUN)/student-prevalence/predictions.csv: $(RUN)/student-mae/predictions_all.csv
+	$(POD) adjust $(<D) --prevalence $(PREVALENCE) --out $(@D)
 
 ifneq ($(UPRUN),$(RUN))
 UPSTREAM := mae joint-mae teacher $(TEACHERS)

@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_stage_verb(verbs, verb, does)
     _add_compare(verbs)
     _add_ensemble(verbs)
+    _add_adjust(verbs)
     return parser
 
 
@@ -301,6 +302,26 @@ def _ensemble(arguments: argparse.Namespace) -> None:
     from poddistill.evaluation.ensemble import ensemble
 
     print(f"ensemble: wrote {ensemble(arguments.runs, arguments.out)}")
+
+
+def _add_adjust(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "adjust",
+        "adjust the probabilities of a run to a known prevalence, as a run of its own",
+        "poddistill adjust runs/demo/seed0-fold0/student-mae --prevalence 0.25 "
+        "--out runs/demo/seed0-fold0/student-prevalence",
+        _adjust,
+    )
+    parser.add_argument("source", type=Path, metavar="RUN", help="run folder with predictions_all.csv (verb predict)")
+    parser.add_argument("--prevalence", type=float, required=True, metavar="PART", help="of obliteration, in (0, 1)")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN")
+
+
+def _adjust(arguments: argparse.Namespace) -> None:
+    from poddistill.evaluation.prevalence import map_to_prevalence
+
+    print(f"adjust: wrote {map_to_prevalence(arguments.source, arguments.prevalence, arguments.out)}")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 
 from poddistill.cli import main
 
-VERBS = ("simulate", "ingest", "inspect", "fit", "validate", "test", "predict", "compare", "ensemble")
+VERBS = ("simulate", "ingest", "inspect", "fit", "validate", "test", "predict", "compare", "ensemble", "adjust")
 
 
 def test_help_lists_every_verb_without_importing_anything_heavy() -> None:
@@ -48,6 +48,8 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
         (["simulate", "--out", "{folder}/new", "--prevalence", "2"], 1, "prevalence"),
         (["simulate", "--out", "{folder}/new", "--workers", "-1"], 1, "workers"),
         (["fit", "--config", "{folder}/nowhere.yaml"], 2, "nowhere.yaml"),
+        (["adjust", "{folder}", "--prevalence", "0.25", "--out", "{folder}/out"], 1, "predictions_all.csv"),
+        (["adjust", "{folder}", "--prevalence", "25", "--out", "{folder}/out"], 1, "prevalence is 25"),
     ],
 )
 def test_bad_input_is_one_line_and_a_status(

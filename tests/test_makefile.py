@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_modules.simulate.settings import SimulationSettings
+
 ROOT = Path(__file__).parents[1]
 METHODS = ("teacher", "student", "student-mae", "student-kd", "student-scratch")
 
@@ -156,6 +158,26 @@ def test_an_ensemble_averages_members_of_the_same_labelled_draw(tmp_path: Path) 
     assert f"poddistill ensemble {members} --out {run}/student-ensemble" in plan
     (line,) = (line for line in plan.split("poddistill fit ") if "--method student-mae@2 " in line)
     assert "arms/student-mae.yaml --seed_everything 23 --data.init_args.mri.init_args.seed 3" in line
+
+
+def test_prevalence_mapping_is_told_what_the_patients_were_simulated_with(tmp_path: Path) -> None:
+    arm = ("arms", f"RUNS={tmp_path}", "ARMS=student-prevalence")
+    run = f"{tmp_path}/demo/seed0-fold0"
+    default = SimulationSettings().prevalence
+    for prevalence, options in (
+        (default, []),
+        ("0.1", ["SIMULATE_ARGS=--n_labelled 60 --prevalence 0.1 --n_clips 9"]),
+        ("0.2", ["SIMULATE_ARGS=--prevalence=0.1", "PREVALENCE=0.2"]),
+        ("0.3", [f"COHORT={finished_cohort(tmp_path)}", "PREVALENCE=0.3"]),
+    ):
+        plan = dry_run(*arm, *options)
+        assert f"adjust {run}/student-mae --prevalence {prevalence} --out {run}/student-prevalence" in plan
+        assert f"predict --config {run}/student-mae/config.yaml" in plan
+        assert plan.count("poddistill fit ") == 2, "the MAE and student-mae"
+    command = ["make", "--dry-run", *arm, f"COHORT={tmp_path / 'cohort'}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "needs the share of obliterated patients: PREVALENCE=0.25" in result.stderr
 
 
 def test_an_arm_that_is_not_there_is_named(tmp_path: Path) -> None:

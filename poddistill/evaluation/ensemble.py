@@ -1,6 +1,5 @@
 """A deep ensemble: the mean of what several trainings say of a case."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from data_modules.errors import InputError
-from poddistill.evaluation.runs import COLUMNS, PREDICTIONS, read_predictions
+from poddistill.evaluation.runs import COLUMNS, PREDICTIONS, read_predictions, write_predictions
 
 CLOSEST = 1e-7
 """To 0 or 1, for a mean of logits."""
@@ -43,11 +42,4 @@ def ensemble(runs: Sequence[Path], out: Path) -> Path:
                 "one cohort and fold"
             )
     probabilities = np.clip([table["probability"] for table in tables], CLOSEST, 1 - CLOSEST)
-    mean = tables[0][about].assign(probability=expit(logit(probabilities).mean(axis=0)))
-    mean["label"] = mean["label"].astype("Int64")
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / PREDICTIONS
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    mean.to_csv(temporary, index=False)
-    temporary.replace(file)
-    return file
+    return write_predictions(tables[0][about].assign(probability=expit(logit(probabilities).mean(axis=0))), out)

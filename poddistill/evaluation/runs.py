@@ -1,7 +1,8 @@
 """Run folders: finding them, and reading the predictions and the training history in them."""
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pandas as pd
 from data_modules.errors import InputError
 
 PREDICTIONS = "predictions.csv"
+PREDICTIONS_ALL = "predictions_all.csv"
 METRICS = "metrics.csv"
 COLUMNS = ("case_id", "patient_id", "split", "label", "probability")
 SPLITS = ("train", "val", "test")
+EVERY_SPLIT = ("train", "unlabelled", "val", "test")
 _COHORT = re.compile(r"cohort(\d+)")
 METHOD_ORDER = ("teacher", "student", "student-mae", "student-kd", "student-scratch")
 
@@ -95,12 +98,16 @@ def method_rank(method: str) -> tuple[int, str]:
     return known, method
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read and check a ``predictions.csv``.
+def read_predictions(path: Path, splits: Sequence[str] = SPLITS) -> pd.DataFrame:
+    """Read and check a ``predictions.csv``, or with `EVERY_SPLIT` a ``predictions_all.csv``.
+
+    Args:
+        path: the file.
+        splits: what its column split may hold, at least two.
 
     Returns:
-        The columns case_id (str), patient_id (str), split (train, val or test), label (float: 0, 1, or nan if none)
-        and probability (float in [0, 1]), sorted by case_id.
+        The columns case_id (str), patient_id (str), split (str), label (float: 0, 1, or nan if none) and probability
+        (float in [0, 1]), sorted by case_id.
 
     Raises:
         InputError: columns are missing, a value is not what its column holds, a case has two rows, or a patient is
@@ -114,7 +121,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
     table = table[list(COLUMNS)]
-    _refuse(path, table, ~table["split"].isin(SPLITS), "split", "must be train, val or test")
+    _refuse(path, table, ~table["split"].isin(splits), "split", f"must be {', '.join(splits[:-1])} or {splits[-1]}")
     _refuse(path, table, table["case_id"] == "", "case_id", "must not be empty")
     _refuse(path, table, table["patient_id"] == "", "patient_id", "must not be empty")
     _refuse(path, table, table["case_id"].duplicated(), "case_id", "is in two rows; keep one row a case")
@@ -129,6 +136,24 @@ def read_predictions(path: Path) -> pd.DataFrame:
     _refuse(path, table, leaked, "patient_id", "is in test and in another split; split by patient")
     table = table.assign(label=label.astype(float), probability=probability.astype(float))
     return table.sort_values("case_id", ignore_index=True)
+
+
+def write_predictions(table: pd.DataFrame, folder: Path) -> Path:
+    """Write a ``predictions.csv`` in one step: a reader sees the old file or the new one, never a part.
+
+    Args:
+        table: as `read_predictions` returns it.
+        folder: the stage folder, made where it is missing.
+
+    Returns:
+        The written file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / PREDICTIONS
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    table.assign(label=table["label"].astype("Int64")).to_csv(temporary, index=False)
+    temporary.replace(file)
+    return file
 
 
 def read_history(path: Path, metric: str) -> pd.Series:
