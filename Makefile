@@ -49,8 +49,10 @@ OMP_THREADS = $${OMP_NUM_THREADS:-$$(n=$$(($$(getconf _NPROCESSORS_ONLN) / $(JOB
 BENCHMARKS := store ingest geometry reading augmentation mae_step mae_probe r2plus1d distillation_epoch growth gpu trained_student
 # What is trained beside the MAE and the teacher: configurations in experiments/pod/arms, each by itself or with the teacher
 # replaced by one in experiments/pod/controls: ARMS="student-mae student-sorted student-sorted--constant".
-BASELINES := student-mae student-kd student-scratch
-ARMS    ?= student $(BASELINES)
+BASELINES := student-mae student-paper student-kd student-scratch
+# Columns of both manifests. The recipe `student` rests on them; without any, student-mae is the one to use.
+COVARIATES ?= $(shell sed -n 's/^  covariates: *\[\([^]]*\)\].*/\1/p' experiments/pod/$(PROFILE).yaml)
+ARMS    ?= $(if $(strip $(COVARIATES)),student) $(BASELINES)
 METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
@@ -59,7 +61,7 @@ MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
-	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto ARGS="..."'
+	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto COVARIATES=age,pain ARGS="..."'
 	@echo 'studies:   SEEDS=5 FIRST=101 ARMS="student-mae ..." LABELS=80 NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..."'
 
 # ---------------------------------------------------------------- set-up
@@ -121,10 +123,12 @@ endef
 
 # As many optimiser steps as with the profile's own number of labels.
 PROFILE_VALUE = $(shell sed -n 's/^  $(1): *\([0-9.]*\).*/\1/p' experiments/pod/$(PROFILE).yaml)
-SCALED = $(shell awk 'BEGIN { x = $(call PROFILE_VALUE,$(1)) * $(call PROFILE_VALUE,n_labelled) / $(LABELS); print $(2) }')
+SCALED = $(shell awk 'function steps(n) { return n < batch ? 1 : int(n / batch) } \
+  BEGIN { batch = $(call PROFILE_VALUE,student_batch_size); \
+  x = $(call PROFILE_VALUE,$(1)) * steps($(call PROFILE_VALUE,n_labelled)) / steps($(LABELS)); print $(2) }')
 LABEL_ARGS := $(if $(LABELS),--profile.n_labelled $(LABELS) --profile.student_warmup_epochs $(call SCALED,student_warmup_epochs,x) \
   $(foreach key,student_epochs student_validate_every,--profile.$(key) $(call SCALED,$(key),(x < 1 ? 1 : int(x + .5)))))
-STUDENT_ARGS := $(LABEL_ARGS) $(NOISE:%=--data.init_args.mri.init_args.label_noise %)
+STUDENT_ARGS := $(LABEL_ARGS) $(if $(filter-out file,$(origin COVARIATES)),--profile.covariates "[$(COVARIATES)]") $(NOISE:%=--data.init_args.mri.init_args.label_noise %)
 
 mae: $(RUN)/mae/checkpoints/best.ckpt ## stage 1: masked pre-training on unlabelled MRI
 $(UPRUN)/mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
@@ -138,7 +142,7 @@ teacher: $(RUN)/teacher/predictions.csv ## stage 2: the ultrasound teacher
 $(UPRUN)/teacher/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
 	$(call fit,$(UPRUN),teacher,teacher)
 
-student: $(RUN)/student/predictions.csv ## stage 3: MAE encoder + distillation
+student: $(RUN)/student/predictions.csv ## stage 3: MAE encoder, labels, and what ultrasound says of covariates
 
 joint-student: $(RUN)/joint-student/predictions.csv ## an arm: blocks of joint-mae, fine-tuned on MRI and clips
 
@@ -155,7 +159,7 @@ FOLDER  = $(if $(filter teacher-%,$(1)),$(UPRUN),$(RUN))
 define arm_rule
 $(1): $(RUN)/$(1)/predictions.csv
 $(FOLDER)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
-	$$(call fit,$(FOLDER),$(1),$(BASE),$(CONFIGS:%=--config %) $(MEMBER) $(if $(filter teacher-%,$(1)),,$(STUDENT_ARGS)))
+	$$(call fit,$(FOLDER),$(1),$(BASE),$(CONFIGS:%=--config %) $(MEMBER) $(if $(filter teacher-%,$(1)),,$$(STUDENT_ARGS)))
 endef
 MEMBERS  := student-mae $(patsubst %,student-mae@%,1 2 3 4)
 TEACHERS := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
@@ -188,7 +192,7 @@ $(patsubst %,$(RUN)/%/predictions.csv,teacher $(ALL_ARMS)): %/predictions.csv: %
 $(ALL_ARMS:%=$(RUN)/%/predictions_all.csv): %/predictions_all.csv: %/checkpoints/best.ckpt
 	$(POD) predict --config $*/config.yaml --ckpt_path $<
 
-baselines: $(BASELINES) ## student-mae, student-kd and student-scratch
+baselines: $(BASELINES) ## student-mae, student-paper, student-kd and student-scratch
 
 # ---------------------------------------------------------------- the result
 report: $(RUN)/report/index.html ## the table and the report over this seed and fold

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from results_plot import draw_curves
 from timing import table
 
@@ -25,7 +26,9 @@ PUBLISHED = ROOT / "experiments" / "pod" / "results"
 PAGE = ROOT / "docs" / "results.md"
 FIGURE = ROOT / "docs" / "figures" / "results-labels.png"
 TABLES = ("comparison", "differences", "runs")
-LABELS = re.compile(r"(.*)-(\d+)labels$")
+PLAIN = re.compile(r"study(-\d+labels)?$")
+"""Studies that differ in the number of labels alone."""
+BASELINE = "student-mae"
 
 
 def main() -> None:
@@ -78,8 +81,10 @@ def learning_curves(studies: list[Path]) -> dict[str, pd.DataFrame]:
     """Returns by method a row a number of labels, for methods that several numbers of labels were tried with."""
     rows = []
     for study in studies:
-        if match := LABELS.match(study.name):
-            rows.append(pd.read_csv(study / "comparison.csv").assign(labels=int(match[2])))
+        if PLAIN.match(study.name):
+            configuration = yaml.safe_load((study / "configurations" / f"{BASELINE}.yaml").read_text())
+            labels = configuration["data"]["init_args"]["mri"]["init_args"]["n_labelled"]
+            rows.append(pd.read_csv(study / "comparison.csv").assign(labels=labels))
     if not rows:
         return {}
     every = pd.concat(rows)

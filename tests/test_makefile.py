@@ -10,7 +10,7 @@ import yaml
 from data_modules.simulate.settings import SimulationSettings
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("teacher", "student", "student-mae", "student-kd", "student-scratch")
+METHODS = ("teacher", "student", "student-mae", "student-paper", "student-kd", "student-scratch")
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_a_second_make_does_nothing(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("deleted", "rebuilt"),
     [
-        ("mae", {"mae", "student", "student-mae"}),
-        ("teacher", {"teacher", "student", "student-kd"}),
+        ("mae", {"mae", "student", "student-mae", "student-paper"}),
+        ("teacher", {"teacher", "student", "student-paper", "student-kd"}),
         ("student-scratch", {"student-scratch"}),
     ],
 )
@@ -131,11 +131,17 @@ def test_the_shared_student_builds_on_the_shared_pretraining_alone(tmp_path: Pat
     assert f"--config {tmp_path}/demo/seed0-fold0/joint-student/config.yaml" in plan, "predictions of a killed run"
 
 
-def test_other_labels_train_students_as_long_on_the_same_upstream_stages(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("labels", "steps_an_epoch"), [(160, 8), (30, 1), (10, 1)])
+def test_other_labels_train_students_as_long_on_the_same_upstream_stages(
+    labels: int, steps_an_epoch: int, tmp_path: Path
+) -> None:
     cohort = finished_cohort(tmp_path)
-    options = (f"COHORT={cohort}", f"RUNS={tmp_path}/runs", "PROFILE=study", "REPLICATE=7", "LABELS=20", "NOISE=0.15")
+    options = (f"COHORT={cohort}", f"RUNS={tmp_path}/runs", "PROFILE=study", "REPLICATE=7", f"LABELS={labels}")
+    options += ("NOISE=0.15",)
     plan = dry_run("arms", *options, "ARMS=student-mae student-kd--shuffled")
-    shared, own = (f"{tmp_path}/runs/{name}/cohort7/seed0-fold0" for name in ("study", "study-20labels-0.15noise"))
+    shared, own = (
+        f"{tmp_path}/runs/{name}/cohort7/seed0-fold0" for name in ("study", f"study-{labels}labels-0.15noise")
+    )
     for stage in ("mae", "teacher", "teacher-shuffled"):
         assert f"--run {shared}/{stage} " in plan
         assert f"ln -sfn ../../../study/cohort7/seed0-fold0/{stage} {own}/{stage}" in plan
@@ -144,8 +150,8 @@ def test_other_labels_train_students_as_long_on_the_same_upstream_stages(tmp_pat
     values = dict(zip(line.split(), line.split()[1:], strict=False))
     study = yaml.safe_load((ROOT / "experiments/pod/study.yaml").read_text())["profile"]
     for key in ("student_epochs", "student_validate_every", "student_warmup_epochs"):
-        assert float(values[f"--profile.{key}"]) == study[key] * study["n_labelled"] / 20
-    assert values["--profile.n_labelled"] == "20"
+        assert float(values[f"--profile.{key}"]) == study[key] * 4 / steps_an_epoch, "80 labels make 4 batches of 20"
+    assert values["--profile.n_labelled"] == str(labels)
     assert values["--data.init_args.mri.init_args.label_noise"] == "0.15"
     assert plan.count("label_noise") == 2, "teachers and pre-training know nothing of it"
 
@@ -210,3 +216,15 @@ def test_help_lists_every_target() -> None:
     )
     for target in targets.split():
         assert f"\n{target} " in f"\n{listed}", f"{target} is not in make help"
+
+
+def test_the_recipe_with_covariates_is_trained_where_there_are_some(tmp_path: Path) -> None:
+    options = ("pipeline", "PROFILE=paper", f"COHORT={finished_cohort(tmp_path)}", f"RUNS={tmp_path}/runs")
+    assert "--method student " not in dry_run(*options)
+    (line,) = (
+        line
+        for line in dry_run(*options, "COVARIATES=age, pain").split("poddistill fit ")
+        if "--method student " in line
+    )
+    assert '--profile.covariates "[age, pain]"' in line
+    assert "--profile.covariates" not in dry_run("student", f"RUNS={tmp_path}/runs"), "the profile names its own"

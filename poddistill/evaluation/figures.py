@@ -25,12 +25,13 @@ KNOWN_COLOURS = {
     "teacher": "#000000",
     "student": "#0072B2",
     "student-mae": "#E69F00",
+    "student-paper": "#D55E00",
     "student-kd": "#009E73",
     "student-scratch": "#CC79A7",
     "mae": "#7F7F7F",
 }
 FURTHER_COLOURS = (
-    *("#D55E00", "#56B4E9", "#8C6D1F", "#6A51A3", "#5B8C85"),
+    *("#56B4E9", "#8C6D1F", "#6A51A3", "#5B8C85", "#117733"),
     *("#882255", "#88CCEE", "#999933", "#332288", "#DDAA99"),
 )
 MOST_COLUMNS = 6

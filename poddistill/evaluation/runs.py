@@ -18,7 +18,7 @@ COLUMNS = ("case_id", "patient_id", "split", "label", "probability")
 SPLITS = ("train", "val", "test")
 EVERY_SPLIT = ("train", "unlabelled", "val", "test")
 _COHORT = re.compile(r"cohort(\d+)")
-METHOD_ORDER = ("teacher", "student", "student-mae", "student-kd", "student-scratch")
+METHOD_ORDER = ("teacher", "student", "student-mae", "student-paper", "student-kd", "student-scratch")
 
 
 @dataclass(frozen=True)

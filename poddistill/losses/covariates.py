@@ -151,7 +151,10 @@ def require_covariates(covariates: Tensor) -> None:
         InputError: C is 0.
     """
     if not covariates.shape[1]:
-        raise InputError("there are no covariates: name columns of both manifests in data.covariates")
+        raise InputError(
+            "there are no covariates: name columns of both manifests in profile.covariates, or train student-mae, "
+            "which needs none"
+        )
 
 
 def _check(penalty: float, prevalence: float | None) -> None:

@@ -22,7 +22,17 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def finished_study(folder: Path, **strengths: float) -> Path:
+CONFIGURATION = """method: {method}
+seed_everything: {cohort}
+data:
+  init_args:
+    mri:
+      init_args:
+        n_labelled: {labels}
+"""
+
+
+def finished_study(folder: Path, labels: int, **strengths: float) -> Path:
     """Three cohorts of 60 test cases, whose logits lie by a method's strength further up in label 1."""
     for cohort in range(3):
         for method, strength in strengths.items():
@@ -34,7 +44,7 @@ def finished_study(folder: Path, **strengths: float) -> Path:
             table = pd.DataFrame({"case_id": ids, "patient_id": ids, "split": "test", "label": label})
             table["probability"] = 1 / (1 + np.exp(-strength * label - rng.normal(size=60)))
             table.to_csv(run / "predictions.csv", index=False)
-            (run / "config.yaml").write_text(f"method: {method}\nseed_everything: {cohort}\n")
+            (run / "config.yaml").write_text(CONFIGURATION.format(method=method, cohort=cohort, labels=labels))
     compare([folder], folder / "report", baseline="student-mae", resamples=20)
     return folder
 
@@ -42,10 +52,9 @@ def finished_study(folder: Path, **strengths: float) -> Path:
 def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "opening.md").write_text("# Results\n\nWhat was found.\n")
-    for labels in (20, 80):
-        name = f"study-{labels}labels"
+    for labels, name in ((20, "study-20labels"), (80, "study")):
         methods = {"student-mae": 0.2, "student": 8.0, "student--constant": 0.2}
-        study = finished_study(tmp_path / "runs" / name, **methods)
+        study = finished_study(tmp_path / "runs" / name, labels, **methods)
         with pytest.raises(SystemExit, match=r"about\.md is missing: write what the study asks"):
             results.publish(study, None)
         (tmp_path / "results" / name).mkdir()
@@ -54,9 +63,9 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
         log.write_text("all of it\n")
         results.publish(study, log)
     kept = tmp_path / "results" / "study-20labels"
-    assert (kept / "configurations" / "student.yaml").read_text() == "method: student\nseed_everything: 0\n"
+    assert (kept / "configurations" / "student.yaml").read_text().startswith("method: student\nseed_everything: 0\n")
     assert (kept / "study.log").read_text() == "all of it\n"
-    page = results.page(sorted(kept.parent.glob("study-*")))
+    page = results.page(sorted(kept.parent.glob("study*"), reverse=True))
     assert page.startswith("# Results\n\nWhat was found.\n\n![Test AUROC")
     assert (tmp_path / "figures" / "labels.png").is_file()
     assert page.index("## With 20 labels") < page.index("## With 80 labels")

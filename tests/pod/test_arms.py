@@ -77,3 +77,12 @@ def test_a_control_of_another_arm_is_told_in_one_line(options: Options, tmp_path
     files = ("--config", str(POD / "arms/student-sorted.yaml"), "--config", str(POD / "controls/patients.yaml"))
     with pytest.raises(UsageError, match=r"^[^\n]*shuffled[^\n]*not accepted[^\n]*$"):
         build(options("student", tmp_path, *files))
+
+
+def test_the_recipe_takes_the_covariates_of_the_profile(runs: Path, options: Options) -> None:
+    recipe = ("--config", str(POD / "arms/student.yaml"))
+    cli = build(options("student", runs / "two", *recipe, "--profile.covariates", "[age, pain]"))
+    assert cli.datamodule.covariates == ["age", "pain"]
+    cli = build(options("student", runs / "none", *recipe, "--profile.covariates", "[]"))
+    with pytest.raises(InputError, match=r"^there are no covariates: [^\n]*profile\.covariates[^\n]*$"):
+        cli.trainer.fit(cli.model, cli.datamodule)
