@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=1000)
     arguments = parser.parse_args()
     runs = [run for run in find_runs([arguments.study]) if run.method in arguments.methods]
+    if missing := set(arguments.methods) - {run.method for run in runs}:
+        raise SystemExit(f"error: {arguments.study} has no runs of {', '.join(sorted(missing))}: name trained methods")
     scored, _ = score_methods(runs, resamples=RESAMPLES, bootstrap_seed=0)
     reported = np.zeros(4)
     rng = np.random.default_rng(0)

@@ -1,0 +1,59 @@
+"""Studies in which no method differs."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poddistill.evaluation.runs import find_runs
+from poddistill.evaluation.scores import score_methods
+
+METHODS = ["student-mae", "student", "student--dealt"]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    return importlib.import_module("null_studies")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Six cohorts of 40 test cases, in which the student is far better than the others."""
+    rng = np.random.default_rng(0)
+    label = np.tile([1, 0], 20)
+    ids = [f"p{number:02d}" for number in range(40)]
+    for cohort in range(6):
+        for method in METHODS:
+            run = tmp_path / f"cohort{cohort}" / f"seed{cohort}-fold0" / method
+            run.mkdir(parents=True)
+            score = rng.uniform(size=40) + (label if method == "student" else 0)
+            table = pd.DataFrame({"case_id": ids, "patient_id": ids, "split": "test", "label": label})
+            table.assign(probability=score / 2).to_csv(run / "predictions.csv", index=False)
+    return tmp_path
+
+
+def test_names_are_dealt_within_a_cohort(script: ModuleType, study: Path) -> None:
+    scored, _ = score_methods(find_runs([study]), resamples=2, bootstrap_seed=0)
+    dealt = script.dealt(scored, np.random.default_rng(0))
+    assert [method.name for method in dealt] == [method.name for method in scored]
+    bearers = set()
+    for key in scored[0].folds:
+        given = [next(m.name for m in scored if m.folds[key] is other.folds[key]) for other in dealt]
+        assert sorted(given) == sorted(METHODS), "each of the cohort's runs once"
+        bearers.add(given[0])
+    assert len(bearers) > 1, "another one in another cohort"
+
+
+def test_a_true_difference_is_gone(
+    script: ModuleType, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["null_studies.py", str(study), *METHODS, "--studies", "40"])
+    script.main()
+    printed = capsys.readouterr().out
+    (share,) = (line.split("|")[2] for line in printed.splitlines() if "a gain of the teacher's" in line)
+    assert float(share.strip().rstrip("%")) <= 15
