@@ -5,7 +5,7 @@
 
 With a study, its tables (`make study` wrote them), the configuration of each of its methods and its log are kept in
 `experiments/pod/results/<name>/`. `about.md` there says what was asked, and should be written before the study is run:
-its first line becomes the heading. Then, or without a study, `docs/results.md` and its figure are written anew.
+its first line becomes the heading. Then, or without a study, `docs/results.md` and its figures are written anew.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from results_plot import draw_curves
+from results_plot import draw_curves, draw_differences
 from timing import table
 
 from poddistill.evaluation.attribution import attributions
@@ -24,7 +24,7 @@ from poddistill.evaluation.report import p_value
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "experiments" / "pod" / "results"
 PAGE = ROOT / "docs" / "results.md"
-FIGURE = ROOT / "docs" / "figures" / "results-labels.png"
+FIGURES = ROOT / "docs" / "figures"
 TABLES = ("comparison", "differences", "runs")
 PLAIN = re.compile(r"study(-\d+labels)?$")
 """Studies that differ in the number of labels alone."""
@@ -71,8 +71,8 @@ def page(studies: list[Path]) -> str:
     opening = PUBLISHED / "opening.md"
     parts = [opening.read_text().rstrip()]
     if curves := learning_curves(studies):
-        draw_curves(curves, FIGURE)
-        parts.append(f"![Test AUROC against the number of labelled volumes](figures/{FIGURE.name})")
+        draw_curves(curves, FIGURES / "results-labels.png")
+        parts.append("![Test AUROC against the number of labelled volumes](figures/results-labels.png)")
     parts += [section(study) for study in studies]
     return "\n\n".join(parts) + "\n"
 
@@ -119,6 +119,9 @@ def section(study: Path) -> str:
         for row in differences.itertuples()
     ]
     parts.append(table(columns, rows))
+    figure = f"results-{study.name}.png"
+    draw_differences(differences, pd.read_csv(study / "runs.csv"), FIGURES / figure)
+    parts.append(f"![Differences in AUROC](figures/{figure})")
     baselines = differences.loc[~differences["method_b"].str.contains("--", regex=False), "method_b"].unique()
     parts += [f"- {sentence}" for baseline in baselines for sentence in attributions(differences, str(baseline))]
     folder = f"experiments/pod/results/{study.name}"

@@ -1,4 +1,4 @@
-"""The figure of `results.py`: how good students are with how many labels."""
+"""The figures of `results.py`: how good students are with how many labels, and by how much they differ."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,5 +33,32 @@ def draw_curves(curves: Mapping[str, pd.DataFrame], file: Path) -> None:
         panel.set_xlabel("labelled volumes")
         panel.set_ylabel("test AUROC, 95 % interval over cohorts")
         panel.legend(loc="lower right")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=150)
+
+
+def draw_differences(differences: pd.DataFrame, runs: pd.DataFrame, file: Path) -> None:
+    """Draws a row a difference: its 95 % interval, and a dot a cohort.
+
+    Args:
+        differences: As `poddistill compare` writes them.
+        runs: Likewise, columns method, cohort and auroc.
+        file: PNG or SVG.
+    """
+    auroc = runs.groupby(["cohort", "method"])["auroc"].mean().unstack()
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7, 1.2 + 0.33 * len(differences)), layout="constrained")
+        panel = figure.subplots()
+        panel.axvline(0, color="grey", linewidth=0.8)
+        for place, row in enumerate(differences.itertuples()):
+            each = (auroc[row.method_a] - auroc[row.method_b]).dropna()
+            panel.plot(each, [place + 0.2] * len(each), ".", color="#56B4E9", markersize=4)
+            ends = [[row.difference - row.low], [row.high - row.difference]]
+            panel.errorbar(row.difference, place, xerr=ends, fmt="o", color="#0072B2", markersize=4, capsize=2)
+        panel.set_yticks(
+            range(len(differences)), [f"{row.method_a}  -  {row.method_b}" for row in differences.itertuples()]
+        )
+        panel.invert_yaxis()
+        panel.set_xlabel("difference in test AUROC: mean with 95 % interval, and each cohort")
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=150)

@@ -18,7 +18,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.import_module("results")
     monkeypatch.setattr(module, "PUBLISHED", tmp_path / "results")
     monkeypatch.setattr(module, "PAGE", tmp_path / "results.md")
-    monkeypatch.setattr(module, "FIGURE", tmp_path / "figures" / "labels.png")
+    monkeypatch.setattr(module, "FIGURES", tmp_path / "figures")
     return module
 
 
@@ -67,7 +67,9 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
     assert (kept / "study.log").read_text() == "all of it\n"
     page = results.page(sorted(kept.parent.glob("study*"), reverse=True))
     assert page.startswith("# Results\n\nWhat was found.\n\n![Test AUROC")
-    assert (tmp_path / "figures" / "labels.png").is_file()
+    assert {file.stem for file in (tmp_path / "figures").iterdir()} == {
+        f"results-{n}" for n in ("labels", "study", "study-20labels")
+    }
     assert page.index("## With 20 labels") < page.index("## With 80 labels")
     assert "3 cohorts, 60 test volumes each." in page
     assert "| `student` - `student--constant` |" in page
