@@ -206,15 +206,29 @@ class CohortDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Returns the loader of the labelled validation cases."""
-        return self._loader(self._labelled("val"))
+        return self._loader(self.labelled_rows("val"))
 
     def test_dataloader(self) -> DataLoader:
         """Returns the loader of the labelled validation and test cases."""
-        return self._loader(self._labelled("val", "test"))
+        return self._loader(self.labelled_rows("val", "test"))
 
     def predict_dataloader(self) -> DataLoader:
         """Returns the loader of every case."""
         return self._loader(np.arange(len(self.manifest)))
+
+    def labelled_rows(self, *parts: str) -> np.ndarray:
+        """Returns int (N,), the rows of the manifest in some parts of the split, such as ``"val"``, that have a label.
+
+        Raises:
+            InputError: There is none.
+        """
+        rows = np.flatnonzero(self.manifest["split"].isin(parts) & self.manifest["label"].notna())
+        if not len(rows):
+            raise InputError(
+                f"{self.cohort}: no labelled {self.modality} case is in the {parts[0]} part of fold {self.fold}; "
+                "ingest with fewer folds"
+            )
+        return rows
 
     def sequential_dataloader(self, rows: np.ndarray) -> DataLoader:
         """Returns a loader of these rows of the manifest in their order, whole in every process, not augmented."""
@@ -248,15 +262,6 @@ class CohortDataModule(pl.LightningDataModule):
 
     def _rows(self, *parts: str) -> np.ndarray:
         return np.flatnonzero(self.manifest["split"].isin(parts))
-
-    def _labelled(self, *parts: str) -> np.ndarray:
-        rows = np.flatnonzero(self.manifest["split"].isin(parts) & self.manifest["label"].notna())
-        if not len(rows):
-            raise InputError(
-                f"{self.cohort}: no labelled {self.modality} case is in the {parts[0]} part of fold {self.fold}; "
-                "ingest with fewer folds"
-            )
-        return rows
 
     def _trained_rows(self) -> np.ndarray:
         rows = self._rows("train", "unlabelled") if self.include_unlabelled else self._rows("train")

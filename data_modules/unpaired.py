@@ -127,7 +127,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         parts = {"mri": self.mri, "tvus": self.tvus}
         return {name: part.on_after_batch_transfer(batch[name], dataloader_idx) for name, part in parts.items()}
 
-    def covariate_scores(self) -> tuple[np.ndarray, np.ndarray]:
+    def covariate_scores(self, held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Returns the covariates of all volumes (M, C) and of the training clips (N, C), float32, on one scale.
 
         A covariate becomes the normal score of its rank, Phi^-1(rank / (n + 1)), among the n training cases of both
@@ -135,19 +135,24 @@ class UnpairedDataModule(pl.LightningDataModule):
         cannot lead. Equal values share their mean rank; a missing value is 0, the middle. Validation and test volumes
         are 0, for their covariates take no part in training. Clips come in the order of `clips`, without copies.
 
+        Args:
+            held_out: Score validation and test volumes, too, each by itself: its rank is interpolated linearly between
+                the training cases with the next values, and is the first or last where it lies outside of all.
+
         Raises:
             InputError: As `clips`.
         """
         tvus, clips = self._clip_rows() if self.tvus is not None else (None, np.empty(0, dtype=int))
-        volumes = np.flatnonzero(self.manifest["split"].isin(["train", "unlabelled"]))
+        trains = self.manifest["split"].isin(["train", "unlabelled"]).to_numpy()
+        scored = trains | held_out
         mri_scores = np.zeros((len(self.manifest), len(self.covariates)), dtype=np.float32)
         tvus_scores = np.zeros((len(clips), len(self.covariates)), dtype=np.float32)
         for column, name in enumerate(self.covariates):
-            values = [self.manifest[name].to_numpy(dtype=float)[volumes]]
-            if tvus is not None:
-                values.append(tvus.manifest[name].to_numpy(dtype=float)[clips])
-            scores = _normal_scores(np.concatenate(values))
-            mri_scores[volumes, column], tvus_scores[:, column] = np.split(scores, [len(volumes)])
+            of_mri = self.manifest[name].to_numpy(dtype=float)
+            of_tvus = np.empty(0) if tvus is None else tvus.manifest[name].to_numpy(dtype=float)[clips]
+            reference = np.concatenate([of_mri[trains], of_tvus])
+            mri_scores[scored, column] = _normal_scores(of_mri[scored], reference)
+            tvus_scores[:, column] = _normal_scores(of_tvus, reference)
         return mri_scores, tvus_scores
 
     def clips(self, device: torch.device | str = "cpu") -> Iterator[Batch]:
@@ -206,8 +211,11 @@ class UnpairedDataModule(pl.LightningDataModule):
         return self.tvus, rows
 
 
-def _normal_scores(values: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(values)
+def _normal_scores(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Normal scores (N,) of the values' ranks among the reference (M,); a rank between two of its values is linear."""
     scores = np.zeros(len(values))
-    scores[known] = norm.ppf(rankdata(values[known]) / (known.sum() + 1))
+    known, lent = ~np.isnan(values), reference[~np.isnan(reference)]
+    if len(lent):
+        knots, first = np.unique(lent, return_index=True)
+        scores[known] = norm.ppf(np.interp(values[known], knots, rankdata(lent)[first]) / (len(lent) + 1))
     return scores

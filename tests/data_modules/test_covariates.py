@@ -55,6 +55,35 @@ def test_equal_values_share_a_score_and_a_missing_one_is_the_middle(write_cohort
     np.testing.assert_allclose(volumes[:, 1], 0, atol=1e-6)  # all have the same age
 
 
+def test_a_held_out_volume_is_ranked_among_training_cases_by_itself(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    rng = np.random.default_rng(0)
+    mri, tvus = rng.normal(size=42).round(1), rng.normal(size=20).round(1)  # some are equal
+    write_pain(cohort, mri.tolist(), tvus.tolist())
+    data = unpaired(cohort, "pain")
+    training = data.manifest["split"].isin(["train", "unlabelled"]).to_numpy()
+    lenders = data.tvus.manifest["split"].eq("train").to_numpy()  # type: ignore[union-attr]
+    pool = np.concatenate([mri[training], tvus[lenders]])
+    inside, low, high, missing, equal, other = np.flatnonzero(~training)[:6]
+    below, above = np.unique(pool)[4:6]
+    mri[[inside, low, high, missing, equal]] = 0.75 * below + 0.25 * above, -1e9, 1e9, np.nan, below
+    write_pain(cohort, mri.tolist(), tvus.tolist())
+    volumes, clips = unpaired(cohort, "pain").covariate_scores(held_out=True)
+    trained, same_clips = unpaired(cohort, "pain").covariate_scores()
+    assert (volumes[training] == trained[training]).all()
+    assert (clips == same_clips).all()
+
+    def rank(value: float) -> float:
+        return (pool < value).sum() + ((pool == value).sum() + 1) / 2
+
+    ranks = {inside: 0.75 * rank(below) + 0.25 * rank(above), low: rank(pool.min()), high: rank(pool.max())}
+    for row, expected in {**ranks, equal: rank(below), missing: (len(pool) + 1) / 2}.items():
+        assert volumes[row, 0] == pytest.approx(norm.ppf(expected / (len(pool) + 1)), abs=1e-5)
+    mri[[inside, low, high, missing, equal]] = 0.0
+    write_pain(cohort, mri.tolist(), tvus.tolist())
+    assert unpaired(cohort, "pain").covariate_scores(held_out=True)[0][other, 0] == volumes[other, 0]
+
+
 def test_without_covariates_there_are_no_columns(write_cohort: WriteCohort) -> None:
     volumes, clips = unpaired(write_cohort()).covariate_scores()
     assert volumes.shape == (42, 0)
