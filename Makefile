@@ -57,7 +57,7 @@ METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble student-prevalence $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
+.PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble student-prevalence covariates covariates--own $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -163,7 +163,7 @@ $(FOLDER)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
 endef
 MEMBERS  := student-mae $(patsubst %,student-mae@%,1 2 3 4)
 TEACHERS := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
-ALL_ARMS := $(filter-out student-ensemble student-prevalence,$(sort $(ARMS) $(TEACHERS) $(BASELINES) $(MEMBERS) joint-student))
+ALL_ARMS := $(filter-out student-ensemble student-prevalence covariates covariates--own,$(sort $(ARMS) $(TEACHERS) $(BASELINES) $(MEMBERS) joint-student))
 $(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
 $(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
 
@@ -175,6 +175,14 @@ $(if $(filter student-prevalence,$(MAKECMDGOALS) $(ARMS)),$(if $(PREVALENCE),,$(
 student-prevalence: $(RUN)/student-prevalence/predictions.csv ## an arm: student-mae's ranks as probabilities, by PREVALENCE
 $(RUN)/student-prevalence/predictions.csv: $(RUN)/student-mae/predictions_all.csv
 	$(POD) adjust $(<D) --prevalence $(PREVALENCE) --out $(@D)
+
+$(if $(filter covariates covariates--own,$(MAKECMDGOALS) $(ARMS)),$(if $(strip $(COVARIATES)),,$(error covariates needs columns of both manifests: COVARIATES=age,pain)))
+COMMA := ,
+covariates: $(RUN)/covariates/predictions.csv ## COVARIATES without any image: a logistic model of the clips' labels
+covariates--own: $(RUN)/covariates--own/predictions.csv ## its control: the same of the labelled volumes' labels
+$(patsubst %,$(RUN)/%/predictions.csv,covariates covariates--own): $(MANIFESTS) | $(SETUP)
+	$(POD) logistic --cohort $(COHORT) --fold $(FOLD) --seed $(SEED) $(patsubst %,--n_labelled %,$(or $(LABELS),$(call PROFILE_VALUE,n_labelled))) \
+	  $(NOISE:%=--label_noise %) --covariates $(subst $(COMMA), ,$(COVARIATES)) --fit_on $(if $(filter %--own,$(@D)),mri,tvus)-labels --out $(@D)
 
 ifneq ($(UPRUN),$(RUN))
 UPSTREAM := mae joint-mae teacher $(TEACHERS)

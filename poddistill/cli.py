@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(verbs)
     _add_ensemble(verbs)
     _add_adjust(verbs)
+    _add_logistic(verbs)
     return parser
 
 
@@ -322,6 +323,38 @@ def _adjust(arguments: argparse.Namespace) -> None:
     from poddistill.evaluation.prevalence import map_to_prevalence
 
     print(f"adjust: wrote {map_to_prevalence(arguments.source, arguments.prevalence, arguments.out)}")
+
+
+def _add_logistic(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "logistic",
+        "predict from covariates alone, without any image, as a run of its own",
+        "poddistill logistic --cohort cohorts/demo --covariates age parity pain ca125 "
+        "--out runs/demo/seed0-fold0/covariates",
+        _logistic,
+    )
+    add = parser.add_argument
+    add("--cohort", type=Path, required=True, metavar="DIR", help="cohort folder")
+    add("--covariates", nargs="+", required=True, metavar="NAME", help="columns of both manifests, such as age pain")
+    add("--out", type=Path, required=True, metavar="RUN")
+    add(
+        "--fit_on",
+        choices=("tvus-labels", "mri-labels"),
+        default="tvus-labels",
+        help="the labels of the training clips or those of the training volumes (default: tvus-labels)",
+    )
+    add("--fold", type=int, default=0, metavar="N", help="test fold (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="of the labelled draw (default: 0)")
+    add("--n_labelled", type=int, metavar="N", help="labelled volumes to train on (default: all)")
+    add("--label_noise", type=float, default=0.0, metavar="PART", help="of their labels that are wrong (default: 0)")
+
+
+def _logistic(arguments: argparse.Namespace) -> None:
+    from poddistill.pod.covariate_model import predict_from_covariates
+
+    options = {name: value for name, value in vars(arguments).items() if name != "run"}
+    print(f"logistic: wrote {predict_from_covariates(**options)}")
 
 
 @contextmanager

@@ -6,7 +6,19 @@ import pytest
 
 from poddistill.cli import main
 
-VERBS = ("simulate", "ingest", "inspect", "fit", "validate", "test", "predict", "compare", "ensemble", "adjust")
+VERBS = (
+    "simulate",
+    "ingest",
+    "inspect",
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "compare",
+    "ensemble",
+    "adjust",
+    "logistic",
+)
 
 
 def test_help_lists_every_verb_without_importing_anything_heavy() -> None:
@@ -49,6 +61,11 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
         (["simulate", "--out", "{folder}/new", "--workers", "-1"], 1, "workers"),
         (["fit", "--config", "{folder}/nowhere.yaml"], 2, "nowhere.yaml"),
         (["adjust", "{folder}", "--prevalence", "0.25", "--out", "{folder}/out"], 1, "predictions_all.csv"),
+        (
+            ["logistic", "--cohort", "{folder}", "--covariates", "age", "--out", "{folder}/out"],
+            1,
+            "mri.csv: no such file",
+        ),
         (["adjust", "{folder}", "--prevalence", "25", "--out", "{folder}/out"], 1, "prevalence is 25"),
     ],
 )

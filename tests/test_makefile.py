@@ -186,6 +186,29 @@ def test_prevalence_mapping_is_told_what_the_patients_were_simulated_with(tmp_pa
     assert "needs the share of obliterated patients: PREVALENCE=0.25" in result.stderr
 
 
+def test_covariates_alone_are_fitted_on_the_draw_of_the_students_and_train_nothing(tmp_path: Path) -> None:
+    arms = ("arms", f"COHORT={finished_cohort(tmp_path)}", f"RUNS={tmp_path}", "ARMS=covariates covariates--own")
+    chosen = ("PROFILE=study", "SEED=3", "FOLD=1", "LABELS=20", "NOISE=0.15", "COVARIATES=age, pain,ca125")
+    for options, folder, words in (
+        (
+            chosen,
+            "study-20labels-0.15noise/seed3-fold1",
+            "--n_labelled 20 --label_noise 0.15 --covariates age pain ca125",
+        ),
+        (("PROFILE=demo",), "demo/seed0-fold0", "--n_labelled 160 --covariates age parity pain ca125"),
+        (("PROFILE=paper", "COVARIATES=age"), "paper/seed0-fold0", "--fold 0 --seed 0 --covariates age"),
+    ):
+        plan = " ".join(dry_run(*arms, *options).replace("\\\n", "").split())
+        assert "poddistill fit" not in plan
+        for method, fit_on in (("covariates", "tvus-labels"), ("covariates--own", "mri-labels")):
+            assert f"{words} --fit_on {fit_on} --out {tmp_path}/{folder}/{method}" in plan
+    assert " --fold 1 --seed 3 " in dry_run(*arms, *chosen)
+    command = ["make", "--dry-run", *arms, "PROFILE=paper"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "covariates needs columns of both manifests: COVARIATES=age,pain" in result.stderr
+
+
 def test_an_arm_that_is_not_there_is_named(tmp_path: Path) -> None:
     command = ["make", "--dry-run", "arms", "ARMS=student-mae student-kd--nothing", f"RUNS={tmp_path}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
