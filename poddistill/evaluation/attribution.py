@@ -18,8 +18,8 @@ def controlled(name: str, names: Sequence[str]) -> str | None:
 def attributions(differences: pd.DataFrame, baseline: str) -> list[str]:
     """Say of every method that has controls what its gain over the baseline comes from.
 
-    A gain is the teacher's only if the method is better than the baseline and than each of its controls, every one of
-    these differences with a p-value below 0.05 after Holm's adjustment.
+    A gain comes from what the controls take away only if the method is better than the baseline and than each control,
+    every one of these differences with a p-value below 0.05 after Holm's adjustment.
 
     Args:
         differences: From `differences.paired_differences` with this baseline.
@@ -41,9 +41,9 @@ def attributions(differences: pd.DataFrame, baseline: str) -> list[str]:
         if left:
             sentences.append(
                 f"{name} gains over {baseline}, but is not shown to be better than its controls: {', '.join(left)}. "
-                "The gain may have nothing to do with the teacher."
+                "The gain may have nothing to do with what these take away."
             )
         else:
             count = f"{sum(controls)} control" + "s" * (sum(controls) > 1)
-            sentences.append(f"{name} gains over {baseline} and over its {count}: the gain is the teacher's.")
+            sentences.append(f"{name} gains over {baseline} and over its {count}: it comes from what these take away.")
     return sentences

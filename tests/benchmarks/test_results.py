@@ -73,7 +73,7 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
     assert page.index("## With 20 labels") < page.index("## With 80 labels")
     assert "3 cohorts, 60 test volumes each." in page
     assert "| `student` - `student--constant` |" in page
-    assert page.count("the gain is the teacher's") == 2
+    assert page.count("it comes from what these take away") == 2
 
 
 def test_an_unfinished_study_is_not_published(results: ModuleType, tmp_path: Path) -> None:
