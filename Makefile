@@ -52,7 +52,7 @@ BENCHMARKS := store ingest geometry reading augmentation mae_step mae_probe r2pl
 BASELINES := student-mae student-paper student-kd student-scratch
 # Columns of both manifests. The recipe `student` rests on them; without any, student-mae is the one to use.
 COVARIATES ?= $(shell sed -n 's/^  covariates: *\[\([^]]*\)\].*/\1/p' experiments/pod/$(PROFILE).yaml)
-ARMS    ?= $(if $(strip $(COVARIATES)),student) $(BASELINES)
+ARMS    ?= $(if $(strip $(COVARIATES)),student covariates) $(BASELINES)
 METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 

@@ -21,7 +21,7 @@ def finished(tmp_path: Path) -> Path:
     for stage in ("mae", *METHODS):
         files += [run / stage / "checkpoints/last.ckpt", run / stage / "checkpoints/best.ckpt"]
         files += [run / stage / "predictions.csv"] if stage != "mae" else []
-    for age, file in enumerate([*files, run / "report/index.html"]):
+    for age, file in enumerate([*files, run / "covariates/predictions.csv", run / "report/index.html"]):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
         os.utime(file, (1_000_000_000 + age, 1_000_000_000 + age))
