@@ -97,21 +97,23 @@ def section(study: Path) -> str:
     methods, differences = (pd.read_csv(study / f"{name}.csv") for name in ("comparison", "differences"))
     heading, _, about = (study / "about.md").read_text().partition("\n")
     parts = [f"## {heading.lstrip('# ')}", about.strip()]
-    columns = ["method", "AUROC (95 %)", "worst seed", "sensitivity at 95 % specificity", "Brier", "ECE"]
+    columns = ["method", "cohorts", "AUROC (95 %)", "worst seed", "sensitivity at 95 % specificity", "Brier", "ECE"]
     rows = [
         [
             f"`{row.method}`",
+            str(row.cohorts),
             f"{row.auroc:.3f} ({row.auroc_low:.3f} to {row.auroc_high:.3f})",
             *(f"{value:.3f}" for value in (row.worst_seed, row.sensitivity_at_95_specificity, row.brier, row.ece)),
         ]
         for row in methods.itertuples()
     ]
     cohorts = int(methods["cohorts"].max())
-    parts += [f"{cohorts} cohorts, {int(methods['n'].max() / cohorts)} test volumes each.", table(columns, rows)]
-    columns = ["difference in AUROC", "mean (95 %)", "p", "p Holm", "p equivalence", "shows"]
+    parts += [f"{cohorts} cohorts, {int(methods['n'].max() / cohorts)} test volumes each:", table(columns, rows)]
+    columns = ["difference in AUROC", "cohorts", "mean (95 %)", "p", "p Holm", "p equivalence", "shows"]
     rows = [
         [
             f"`{row.method_a}` - `{row.method_b}`",
+            str(row.cohorts),
             f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
             *(p_value(value) for value in (row.p, row.p_holm, row.p_equivalence)),
             row.shows,

@@ -71,7 +71,7 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
         f"results-{n}" for n in ("labels", "study", "study-20labels")
     }
     assert page.index("## With 20 labels") < page.index("## With 80 labels")
-    assert "3 cohorts, 60 test volumes each." in page
+    assert "3 cohorts, 60 test volumes each:" in page
     assert "| `student` - `student--constant` |" in page
     assert page.count("it comes from what these take away") == 2
 
