@@ -52,12 +52,12 @@ BENCHMARKS := store ingest geometry reading augmentation mae_step mae_probe r2pl
 BASELINES := student-mae student-paper student-kd student-scratch
 # Columns of both manifests. The recipe `student` rests on them; without any, student-mae is the one to use.
 COVARIATES ?= $(shell sed -n 's/^  covariates: *\[\([^]]*\)\].*/\1/p' experiments/pod/$(PROFILE).yaml)
-ARMS    ?= $(if $(strip $(COVARIATES)),student covariates) $(BASELINES)
+ARMS    ?= $(if $(strip $(COVARIATES)),student covariates) $(filter-out student-kd,$(BASELINES))
 METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble student-prevalence covariates covariates--own $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
+.PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble student-prevalence covariates covariates--own $(BASELINES) $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

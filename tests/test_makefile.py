@@ -10,7 +10,7 @@ import yaml
 from data_modules.simulate.settings import SimulationSettings
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("teacher", "student", "student-mae", "student-paper", "student-kd", "student-scratch")
+METHODS = ("teacher", "student", "student-mae", "student-paper", "student-scratch")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_second_make_does_nothing(finished: Path) -> None:
     ("deleted", "rebuilt"),
     [
         ("mae", {"mae", "student", "student-mae", "student-paper"}),
-        ("teacher", {"teacher", "student", "student-paper", "student-kd"}),
+        ("teacher", {"teacher", "student", "student-paper"}),
         ("student-scratch", {"student-scratch"}),
     ],
 )
