@@ -92,9 +92,9 @@ def test_a_simulated_study_has_new_patients_in_every_replicate(tmp_path: Path) -
         assert f"--run {run}/mae --method mae --cohort {cohort} --fold 0 --seed_everything {seed} " in plan
         assert f"--run {run}/student-scratch " in plan
         assert f"--run {run}/student " not in plan
-    assert (
-        f"compare {tmp_path}/replicates/study --out {tmp_path}/replicates/study/report --baseline student-mae" in plan
-    )
+    study = f"{tmp_path}/replicates/study"
+    replicates = f"{study}/cohort9001 {study}/cohort9002"
+    assert f"compare {replicates} --out {study}/report --baseline student-mae --simulated" in plan
 
 
 def test_a_study_of_a_real_cohort_adds_the_missing_seeds_and_folds(finished: Path) -> None:
