@@ -73,9 +73,10 @@ def test_how_a_stage_is_computed_is_a_value_of_the_profile(
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_value_of_a_profile_is_used(profile: str) -> None:
-    text = "".join((POD / f"{stage}.yaml").read_text() for stage in STAGES)
+    users = [*(POD / f"{stage}.yaml" for stage in STAGES), *(POD / "arms").glob("*.yaml")]
+    text = "".join(file.read_text() for file in users)
     for key in yaml.safe_load((POD / f"{profile}.yaml").read_text())["profile"]:
-        assert f"${{profile.{key}}}" in text, f"{key} of {profile}.yaml is referred to by no stage"
+        assert f"${{profile.{key}}}" in text, f"{key} of {profile}.yaml is referred to by no stage or arm"
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

@@ -68,7 +68,7 @@ def test_fewer_clips_than_neighbours_will_do(make_bank, make_student):
 
 
 def test_pairing_tells_what_it_lacks(make_bank, make_student):
-    with pytest.raises(InputError, match=r"data\.covariates"):
+    with pytest.raises(InputError, match=r"profile\.covariates"):
         CovariatePairing()(make_student([1.0]), make_bank([1.0]))
     bank = make_bank([0.0, 0.0], covariates=torch.zeros(2, 1))
     with pytest.raises(InputError, match="MRI without label"):

@@ -124,7 +124,7 @@ def test_a_batch_of_labelled_volumes_adds_nothing_and_keeps_a_gradient(cohorts, 
 
 def test_targets_tell_what_they_lack(cohorts, make_bank, make_cohort):
     bank, cohort, _ = cohorts
-    with pytest.raises(InputError, match=r"data\.covariates"):
+    with pytest.raises(InputError, match=r"profile\.covariates"):
         CovariateTargets().prepare(cohort, make_bank([0.0, 1.0]))
     with pytest.raises(InputError, match="no unlabelled volume"):
         CovariateTargets().prepare(make_cohort([0.0, 1.0], covariates=torch.zeros(2, 3)), bank)
