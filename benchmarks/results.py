@@ -78,18 +78,18 @@ def page(studies: list[Path]) -> str:
 
 
 def learning_curves(studies: list[Path]) -> dict[str, pd.DataFrame]:
-    """Returns by method a row a number of labels, for methods that several numbers of labels were tried with."""
+    """Returns by method a row a number of labels that it was tried with; nothing where all studies have as many."""
     rows = []
     for study in studies:
         if PLAIN.match(study.name):
             configuration = yaml.safe_load((study / "configurations" / f"{BASELINE}.yaml").read_text())
             labels = configuration["data"]["init_args"]["mri"]["init_args"]["n_labelled"]
             rows.append(pd.read_csv(study / "comparison.csv").assign(labels=labels))
-    if not rows:
+    if len(rows) < 2:
         return {}
     every = pd.concat(rows)
     every = every[~every["method"].str.contains("--", regex=False) & every["method"].ne("teacher")]
-    return {str(name): part.sort_values("labels") for name, part in every.groupby("method") if len(part) > 1}
+    return {str(name): part.sort_values("labels") for name, part in every.groupby("method")}
 
 
 def section(study: Path) -> str:
