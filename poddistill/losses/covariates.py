@@ -62,9 +62,10 @@ class CovariateTargets(Transfer):
         self.needs_unlabelled = not labelled
         self.shuffled = shuffled
         self.targets = torch.empty(0)
+        self.fitted_mean = torch.tensor(torch.nan)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
-        """Fits the model and sets q, float32 (M,), for the MRI that train; nan for all others.
+        """Sets q, float32 (M,), for the MRI that train, nan for all others, and the mean of what the model is fitted on.
 
         Raises:
             InputError: There are no covariates, no MRI to learn from, or what is fitted on is of one label.
@@ -76,6 +77,7 @@ class CovariateTargets(Transfer):
             soft = (bank.logits / self.temperature).sigmoid()
             covariates, targets = bank.covariates, soft if self.fit_on == "teacher" else bank.labels
         known = ~targets.isnan()
+        self.fitted_mean = targets[known].mean().cpu()
         model = fit_logistic(covariates[known], targets[known], self.penalty)
         self.targets = soft_labels(cohort, model, self.prevalence, self.labelled, self.shuffled)
 

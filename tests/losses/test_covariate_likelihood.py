@@ -1,0 +1,136 @@
+"""Transfer through covariates, the label being hidden."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+from torch.testing import assert_close
+
+from data_modules.errors import InputError
+from poddistill.losses.covariate_likelihood import CovariateLikelihood
+from poddistill.losses.covariates import CovariateTargets
+
+NAN = float("nan")
+
+
+def patients(n, seed, prevalence=0.4):
+    """Labels (n,) and two covariates (n, 2) that tell them."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(n, generator=generator) < prevalence).float()
+    return labels, torch.randn(n, 2, generator=generator) + torch.tensor([1.5, -0.5]) * labels[:, None]
+
+
+@pytest.fixture
+def cohorts(make_bank, make_cohort):
+    """500 clips whose logits follow the label; 40 labelled and 600 unlabelled MRI; what labels those have."""
+    labels, covariates = patients(500, seed=1)
+    noise = torch.randn(500, generator=torch.Generator().manual_seed(2))
+    bank = make_bank(labels.tolist(), logits=3 * (2 * labels - 1) + noise, covariates=covariates)
+    truth, own = patients(640, seed=3)
+    known = torch.where(torch.arange(640) < 40, truth, NAN)
+    return bank, make_cohort(known.tolist(), covariates=own), truth
+
+
+def prepared(transfer, cohort, bank):
+    transfer.prepare(cohort, bank)
+    return transfer
+
+
+def unlabelled_batch(make_student, logits, start=40):
+    batch = make_student([NAN] * len(logits), logits)
+    batch.index.copy_(torch.arange(start, start + len(logits)))
+    return batch
+
+
+@pytest.mark.parametrize("fit_on", ["teacher", "tvus-labels", "mri-labels"])
+def test_the_loss_is_the_likelihood_of_covariates_summed_over_the_label(fit_on, cohorts, make_student):
+    bank, cohort, _ = cohorts
+    transfer = prepared(CovariateLikelihood(fit_on, penalty=2.0), cohort, bank)
+    targets = prepared(CovariateTargets(fit_on, penalty=2.0), cohort, bank)
+    q = targets.targets[40:140].double()
+    fitted_on = {"teacher": bank.logits.sigmoid(), "tvus-labels": bank.labels, "mri-labels": cohort.labels[:40]}
+    pi = fitted_on[fit_on].double().mean()
+    s = torch.linspace(-4, 4, 100).sigmoid().double()
+    # By Bayes p(x | y = 1) / p(x) is q / pi. What does not depend on the student is left out: p(x | y = 0) / p(x).
+    likelihood = (s * q / pi + (1 - s) * (1 - q) / (1 - pi)) / ((1 - q) / (1 - pi))
+    loss = transfer(unlabelled_batch(make_student, torch.linspace(-4, 4, 100)), bank)
+    assert loss.item() == pytest.approx(-likelihood.log().mean().item(), rel=1e-4)
+
+
+def test_a_student_who_knows_nothing_is_taught_like_by_soft_labels_and_a_sure_one_is_left_alone(cohorts, make_student):
+    bank, cohort, _ = cohorts
+    transfer, targets = (prepared(kind(), cohort, bank) for kind in (CovariateLikelihood, CovariateTargets))
+
+    def gradient(loss, logit):
+        logits = torch.full((50,), logit, requires_grad=True)
+        loss(unlabelled_batch(make_student, logits), bank).backward()
+        return logits.grad
+
+    ignorant = bank.logits.sigmoid().mean().logit().item()
+    assert_close(gradient(transfer, ignorant), gradient(targets, ignorant), rtol=1e-3, atol=1e-6)
+    assert gradient(transfer, 9.0).abs().max() < 0.02 * gradient(targets, 9.0).abs().max()
+
+
+def test_a_student_who_learns_from_covariates_alone_says_the_probability_of_the_label(cohorts, make_student):
+    """A logistic regression of an image's one feature; the soft labels' own student can only repeat their hedging."""
+    bank, cohort, truth = cohorts
+    unlabelled = truth[40:].numpy()
+    feature = np.random.default_rng(0).normal(2 * unlabelled - 1, 1.0)  # log odds: 2 feature + log(.4 / .6)
+
+    def slope(transfer):
+        def loss(theta):
+            logits = torch.tensor(theta[0] + theta[1] * feature, dtype=torch.float32)
+            return transfer(unlabelled_batch(make_student, logits), bank).item()
+
+        return minimize(loss, [0.0, 0.1], method="Nelder-Mead").x[1]
+
+    likelihood, targets = (prepared(kind("tvus-labels"), cohort, bank) for kind in (CovariateLikelihood, CovariateTargets))
+    assert slope(likelihood) == pytest.approx(2.0, abs=0.5)
+    assert slope(targets) < 1.0
+
+
+def test_evidence_does_not_depend_on_how_frequent_the_disease_is_among_the_clips(cohorts, make_bank):
+    _, cohort, _ = cohorts
+    banks = []
+    for prevalence in (0.1, 0.5):
+        labels, covariates = patients(20000, seed=4, prevalence=prevalence)
+        banks.append(make_bank(labels.tolist(), covariates=covariates))
+    rare, frequent = (prepared(CovariateLikelihood("tvus-labels"), cohort, bank).evidence[40:] for bank in banks)
+    assert_close(rare, frequent, atol=0.3, rtol=0)
+    assert frequent.std() > 1
+
+
+def test_shuffled_evidence_is_the_same_values_and_tells_nothing(cohorts):
+    bank, cohort, truth = cohorts
+    cohort.labels[:40] = NAN  # volumes of no part, so that all that is dealt is seen
+    own, shuffled = (prepared(CovariateLikelihood(shuffled=dealt), cohort, bank).evidence[40:] for dealt in (False, True))
+    assert_close(own.sort().values, shuffled.sort().values)
+    assert roc_auc_score(truth[40:], own) > 0.8
+    assert 0.4 < roc_auc_score(truth[40:], shuffled) < 0.6
+
+
+def test_only_unlabelled_volumes_that_train_take_part(cohorts, make_student):
+    bank, cohort, _ = cohorts
+    transfer = prepared(CovariateLikelihood("mri-labels"), cohort, None)
+    logits = torch.tensor([0.5, -1.0, 0.2], requires_grad=True)
+    batch = make_student([1.0, NAN, 0.0], logits)
+    batch.index.copy_(torch.tensor([3, 50, 4]))
+    loss = transfer(batch, bank)
+    loss.backward()
+    e = transfer.evidence[50].item()
+    assert loss.item() == pytest.approx(np.log1p(np.exp(-1)) - np.log1p(np.exp(-1 + e)), rel=1e-4)
+    assert logits.grad.tolist() == pytest.approx([0, expit(-1) - expit(-1 + e), 0], abs=1e-6)
+    nothing = torch.zeros(2, requires_grad=True)
+    transfer(make_student([1.0, 0.0], nothing), bank).backward()
+    assert nothing.grad.tolist() == [0, 0]
+
+
+def test_bad_options_are_told_in_one_line(cohorts, make_cohort):
+    for options in ({"fit_on": "mri"}, {"temperature": 0.0}, {"penalty": 0.0}):
+        with pytest.raises(InputError, match=r"^[^\n]+ is [^\n]+: (give|choose) [^\n]+$"):
+            CovariateLikelihood(**options)
+    bank, _, _ = cohorts
+    with pytest.raises(InputError, match=r"meet no unlabelled volume"):
+        CovariateLikelihood().prepare(make_cohort([0.0, 1.0], covariates=torch.zeros(2, 2)), bank)
