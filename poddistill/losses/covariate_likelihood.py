@@ -54,8 +54,8 @@ class CovariateLikelihood(Transfer):
         shuffled: bool = False,
     ) -> None:
         super().__init__()
-        self.soft_labels = CovariateTargets(fit_on, temperature, penalty, shuffled=shuffled)
-        self.needs_teacher = self.soft_labels.needs_teacher
+        self.covariates = CovariateTargets(fit_on, temperature, penalty, shuffled=shuffled)
+        self.needs_teacher = self.covariates.needs_teacher
         self.evidence = torch.empty(0)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
@@ -64,8 +64,12 @@ class CovariateLikelihood(Transfer):
         Raises:
             InputError: There are no covariates, no MRI to learn from, or what is fitted on is of one label.
         """
-        self.soft_labels.prepare(cohort, bank)
-        self.evidence = self.soft_labels.targets.logit() - self.soft_labels.fitted_mean.logit()
+        self.covariates.prepare(cohort, bank)
+        self.evidence = self.covariates.targets.logit() - self.covariates.fitted_mean.logit()
+
+    def soft_labels(self) -> Tensor:
+        """Returns what the covariates alone tell of all volumes, float32 (M,); nan for those that are not taught."""
+        return self.covariates.soft_labels()
 
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
         """Returns the mean loss; 0 where a batch has no unlabelled MRI. Only `prepare` looks at the bank."""

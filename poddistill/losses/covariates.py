@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
 from data_modules.errors import InputError
+from poddistill.losses.soft_logistic import fit_soft_logistic
 from poddistill.losses.transfer import Transfer
 from poddistill.losses.unpaired import StudentBatch, StudentCohort, TeacherBank
 
@@ -79,7 +79,11 @@ class CovariateTargets(Transfer):
         known = ~targets.isnan()
         self.fitted_mean = targets[known].mean().cpu()
         model = fit_logistic(covariates[known], targets[known], self.penalty)
-        self.targets = soft_labels(cohort, model, self.prevalence, self.labelled, self.shuffled)
+        self.targets = _soft_labels(cohort, model, self.prevalence, self.labelled, self.shuffled)
+
+    def soft_labels(self) -> Tensor:
+        """Returns q of all volumes, float32 (M,); nan where none is taught."""
+        return self.targets
 
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
         """Returns the mean loss; 0 where a batch has no such MRI. Only `prepare` looks at the bank."""
@@ -102,19 +106,16 @@ def fit_logistic(covariates: Tensor, targets: Tensor, penalty: float = 1.0) -> t
         InputError: There are no covariates, or all targets are 0 or all are 1.
     """
     require_covariates(covariates)
-    x, p = covariates.cpu().double().numpy(), targets.cpu().double().numpy()
-    if not 0 < p.sum() < len(p):
+    obliterated = float(targets.sum())
+    if not 0 < obliterated < len(targets):
         raise InputError(
-            f"a model of covariates needs cases of both labels, but there are {len(p)} with {p.sum():g} obliterated: "
-            "add labelled cases"
+            f"a model of covariates needs cases of both labels, but there are {len(targets)} with {obliterated:g} "
+            "obliterated: add labelled cases"
         )
-    # A soft target p is a case with weight p in class 1, and again with weight 1 - p in class 0.
-    model = LogisticRegression(C=1 / penalty, tol=1e-6, max_iter=1000)
-    model.fit(np.concatenate([x, x]), np.repeat([1, 0], len(x)), sample_weight=np.concatenate([p, 1 - p]))
-    return torch.from_numpy(model.coef_[0]).float(), float(model.intercept_[0])
+    return fit_soft_logistic(covariates, targets, penalty)
 
 
-def soft_labels(
+def _soft_labels(
     cohort: StudentCohort, model: tuple[Tensor, float], prevalence: float | None, labelled: bool, shuffled: bool
 ) -> Tensor:
     """Returns q of all volumes, float32 (M,), on the CPU; nan for volumes that do not train.

@@ -40,6 +40,13 @@ class Transfer(nn.Module, ABC):
             InputError: The cohorts lack something; it names the remedy.
         """
 
+    def soft_labels(self) -> Tensor | None:
+        """Returns, after `prepare`, the probability of obliteration that each volume of the cohort is taught to have.
+
+        float32 (M,); nan for volumes without; None where the transfer has none such.
+        """
+        return None
+
     @abstractmethod
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
         """Returns the scalar loss of a batch, float32, with gradients to the student."""

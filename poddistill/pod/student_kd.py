@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from data_modules.errors import InputError
+from data_modules.mri import MRIDataModule
 from data_modules.unpaired import UnpairedDataModule
 from poddistill.losses.controls import Control
 from poddistill.losses.labels import LabelLoss
@@ -15,6 +16,7 @@ from poddistill.losses.unpaired import StudentBatch, TeacherBank
 from poddistill.nets.head import Head
 from poddistill.pod.cohorts import student_cohort, teacher_bank
 from poddistill.pod.detector import Batch, Detector
+from poddistill.pod.linear_probe import LinearProbe
 from poddistill.training.checkpoints import load_encoder
 from poddistill.training.optimisation import Optimisation
 
@@ -47,6 +49,8 @@ class StudentKD(Detector):
         transfer: L_KD.
         schedule: w(epoch).
         control: Replaces the teacher's outputs by some that know less, to see what a gain comes from.
+        probe: Sets the head before training, from the labels and the soft labels that the transfer may have; without
+            it the head starts at random.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class StudentKD(Detector):
         transfer: Transfer | None = None,
         schedule: Schedule | None = None,
         control: Control | None = None,
+        probe: LinearProbe | None = None,
     ) -> None:
         super().__init__(label_loss, optimisation)
         self.save_hyperparameters()
@@ -71,6 +76,7 @@ class StudentKD(Detector):
         self.transfer = transfer if transfer is not None and (teacher or not transfer.needs_teacher) else None
         self.schedule = schedule
         self.control = control
+        self.probe = probe
         self.bank: TeacherBank | None = None
         self.covariates: Tensor | None = None
 
@@ -89,25 +95,43 @@ class StudentKD(Detector):
         for name in ("transfer", "schedule"):
             if self.teacher and getattr(self, name) is None:
                 raise InputError(f"model.teacher is set, but model.{name} is not: give both, or no teacher")
-        if self.transfer is None:
-            return
+        if self.transfer is not None:
+            self._prepare_transfer(self.transfer)
+        if self.probe is not None and self.trainer.ckpt_path is None:  # else the head goes on from where it was
+            self._set_head(self.probe)
+
+    def _prepare_transfer(self, transfer: Transfer) -> None:
         if self.schedule is None:
             raise InputError("model.transfer is set, but model.schedule is not: give both, or neither")
-        data = self._data()
-        mri = data.mri if isinstance(data, UnpairedDataModule) else data
-        if self.transfer.needs_unlabelled and not mri.unlabelled_batch_size:
+        if transfer.needs_unlabelled and not self._mri().unlabelled_batch_size:
             raise InputError(
-                f"model.transfer {type(self.transfer).__name__} learns from unlabelled volumes, but no batch has any: "
+                f"model.transfer {type(transfer).__name__} learns from unlabelled volumes, but no batch has any: "
                 "set data.mri.unlabelled_batch_size"
             )
         if self.teacher:
             self.bank = teacher_bank(self.teacher, self.trainer, self.device)
             if self.control is not None:
                 self.bank = self.control(self.bank)
-        cohort = student_cohort(data)
+        cohort = student_cohort(self._data())
         self.covariates = cohort.covariates.to(self.device)
-        self.transfer.attach(nn.Sequential(self.encoder, self.head))
-        self.transfer.prepare(cohort, self.bank)
+        transfer.attach(nn.Sequential(self.encoder, self.head))
+        transfer.prepare(cohort, self.bank)
+
+    def _set_head(self, probe: LinearProbe) -> None:
+        known = student_cohort(self._data()).labels
+        soft = None if self.transfer is None else self.transfer.soft_labels()
+        if soft is not None:
+            known = known.where(~known.isnan(), soft.cpu())
+        rows = (~known.isnan()).nonzero().flatten()
+        volumes = (batch["image"].to(self.device) for batch in self._mri().sequential_dataloader(rows.numpy()))
+        with torch.compiler.set_stance("force_eager"):  # a few other shapes are not worth another compilation
+            probe(self.encoder, self.head, volumes, known[rows])
+        for parameter in self.head.parameters():  # processes may differ in the last bits
+            parameter.data.copy_(self.trainer.strategy.broadcast(parameter.data))
+
+    def _mri(self) -> MRIDataModule:
+        data = self._data()
+        return data.mri if isinstance(data, UnpairedDataModule) else data
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves out what belongs to the transfer where that is not trained on: at test time there is only MRI."""

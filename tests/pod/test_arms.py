@@ -69,7 +69,7 @@ def test_a_transfer_that_meets_no_unlabelled_volume_is_told(runs: Path, options:
     files = ("--config", str(POD / "arms/student-covariates.yaml"), "--config", str(POD / "controls/own.yaml"))
     none = ("--data.init_args.mri.init_args.unlabelled_batch_size", "0", "--model.init_args.init_encoder", "null")
     cli = build(options("student", tmp_path, *files, *none))
-    with pytest.raises(InputError, match=r"CovariateTargets learns from unlabelled volumes.*unlabelled_batch_size"):
+    with pytest.raises(InputError, match=r"CovariateLikelihood learns from unlabelled volumes.*unlabelled_batch_size"):
         cli.trainer.fit(cli.model, cli.datamodule)
 
 
