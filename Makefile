@@ -209,6 +209,8 @@ $(RUN)/report/index.html: $(METHODS:%=$(RUN)/%/predictions.csv)
 
 pipeline: report ## all stages, the baselines and the report
 
+# Whether an image alone tells more than the covariates by themselves.
+PAIRS := $(if $(and $(filter student,$(ARMS)),$(filter covariates,$(ARMS))),--pair student covariates)
 # Each replicate of a simulated study has its own patients, also to pre-train and to teach. Others, such as those that a
 # recipe was tuned on, may lie beside them.
 REPLICATES = $(shell seq -f '$(RUNS)/replicates/$(NAME)/cohort%.0f' $(FIRST) $$(($(FIRST) + $(SEEDS) - 1)))
@@ -216,12 +218,12 @@ study: $(SETUP) ## ARMS over SEEDS, each on a simulated cohort of its own (from 
 ifeq ($(COHORT),$(SIMULATED))
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline PROFILE=$(PROFILE) RUNS=$(RUNS)/replicates \
 	  REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed OMP_NUM_THREADS=$(OMP_THREADS) || exit 1; done
-	$(POD) compare $(REPLICATES) --out $(RUNS)/replicates/$(NAME)/report --baseline student-mae --simulated
+	$(POD) compare $(REPLICATES) --out $(RUNS)/replicates/$(NAME)/report --baseline student-mae --simulated $(PAIRS)
 	@if [ -f experiments/pod/results/$(NAME)/about.md ]; then $(BIN)/python benchmarks/results.py $(RUNS)/replicates/$(NAME); fi
 else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
 	  $(MAKE) --no-print-directory pipeline PROFILE=$(PROFILE) SEED=$$seed FOLD=$$fold || exit 1; done; done
-	$(POD) compare $(RUNS)/$(NAME) --out $(RUNS)/$(NAME)/study --baseline student-mae
+	$(POD) compare $(RUNS)/$(NAME) --out $(RUNS)/$(NAME)/study --baseline student-mae $(PAIRS)
 endif
 
 dashboard: $(RUN)/report/index.html ## opens the comparison in the browser

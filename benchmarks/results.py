@@ -124,8 +124,7 @@ def section(study: Path) -> str:
     figure = f"results-{study.name}.png"
     draw_differences(differences, pd.read_csv(study / "runs.csv"), FIGURES / figure)
     parts.append(f"![Differences in AUROC](figures/{figure})")
-    baselines = differences.loc[~differences["method_b"].str.contains("--", regex=False), "method_b"].unique()
-    parts += [f"- {sentence}" for baseline in baselines for sentence in attributions(differences, str(baseline))]
+    parts += [f"- {sentence}" for sentence in attributions(differences, BASELINE)]
     folder = f"experiments/pod/results/{study.name}"
     parts.append(f"Tables, configurations and log: [`{folder}`](../{folder}).")
     return "\n\n".join(parts)

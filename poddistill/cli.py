@@ -269,6 +269,14 @@ def _add_compare(verbs: Any) -> None:
         metavar="AUROC",
         help="difference that matters, for equivalence and the numbers needed (default: 0.01)",
     )
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("METHOD", "METHOD"),
+        help="one more pair beside those with the baseline, the second subtracted from the first; may be repeated",
+    )
     parser.add_argument("--simulated", action="store_true", help="say on the report that the cohort is simulated")
 
 
@@ -280,6 +288,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         arguments.out,
         baseline=arguments.baseline,
         margin=arguments.margin,
+        further=[(a, b) for a, b in arguments.pair],
         notice=SIMULATED_NOTICE if arguments.simulated else None,
     )
     print_table(comparison)

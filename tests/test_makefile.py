@@ -95,6 +95,9 @@ def test_a_simulated_study_has_new_patients_in_every_replicate(tmp_path: Path) -
     study = f"{tmp_path}/replicates/study"
     replicates = f"{study}/cohort9001 {study}/cohort9002"
     assert f"compare {replicates} --out {study}/report --baseline student-mae --simulated" in plan
+    assert "--pair" not in plan
+    plan = dry_run("study", "SEEDS=2", "FIRST=9001", "ARMS=student student-mae covariates", f"RUNS={tmp_path}")
+    assert "--baseline student-mae --simulated --pair student covariates" in plan
 
 
 def test_a_study_of_a_real_cohort_adds_the_missing_seeds_and_folds(finished: Path) -> None:

@@ -36,7 +36,7 @@ def attributions(differences: pd.DataFrame, baseline: str) -> list[str]:
         if not better[own & against.eq(baseline)].any():
             sentences.append(f"{name} shows no gain over {baseline}.")
             continue
-        controls = own & against.ne(baseline)
+        controls = own & against.str.contains(SEPARATOR, regex=False)
         left = [control.partition(SEPARATOR)[2] for control in against[controls & ~better]]
         if left:
             sentences.append(

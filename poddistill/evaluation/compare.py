@@ -1,6 +1,6 @@
 """Comparison of methods on the test cases that they share: the table, the paired differences, the page."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def compare(
     *,
     baseline: str | None = None,
     margin: float = 0.01,
+    further: Sequence[tuple[str, str]] = (),
     notice: str | None = None,
     resamples: int = 2000,
     bootstrap_seed: int = 0,
@@ -80,6 +81,7 @@ def compare(
         baseline: the method that is subtracted from every other one, except that a control, ``<method>--<control>``,
             is subtracted from its method; without a baseline, all pairs.
         margin: the difference in AUROC that matters, for equivalence and for the seeds and patients needed.
+        further: pairs to compare beside those with the baseline.
         notice: shown on top of the page, such as that the cohort is simulated.
         resamples: bootstrap resamples, at least 1.
         bootstrap_seed: of the resamples.
@@ -98,7 +100,7 @@ def compare(
             f"{', '.join(map(str, paths))}: runs without predictions.csv only; predict first, then compare"
         )
     table = pd.DataFrame([_row(method) for method in methods], columns=TABLE_COLUMNS)
-    differences, unpaired = paired_differences(methods, baseline, margin)
+    differences, unpaired = paired_differences(methods, baseline, margin, further)
     notes += unpaired
     if baseline is not None:
         notes += attributions(differences, baseline)

@@ -23,7 +23,10 @@ Pairs = dict[Key, list[tuple[Run, Run]]]
 
 
 def paired_differences(
-    methods: Sequence[Method], baseline: str | None = None, margin: float = 0.01
+    methods: Sequence[Method],
+    baseline: str | None = None,
+    margin: float = 0.01,
+    further: Sequence[tuple[str, str]] = (),
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the paired differences, and a sentence for each pair that had to be left out though it shares cases.
 
@@ -35,12 +38,14 @@ def paired_differences(
         baseline: the method to subtract from every other one, except that a control, ``<method>--<control>``, is
             subtracted from its method; without a baseline, all pairs in the methods' order.
         margin: the difference in AUROC that matters, in (0, 1): for equivalence and for the numbers needed.
+        further: pairs beside those with the baseline, the second method subtracted from the first.
 
     Returns:
         A row a pair, columns `DIFFERENCE_COLUMNS`. Holm's adjustment is over these rows.
 
     Raises:
-        InputError: the baseline is no method, or the margin is no difference in AUROC.
+        InputError: the baseline or a further pair is no method, a pair is there already, or the margin is no difference
+            in AUROC.
     """
     if not 0 < margin < 1:
         raise InputError(f"--margin must be a difference in AUROC between 0 and 1, such as 0.01, not {margin:g}")
@@ -55,6 +60,14 @@ def paired_differences(
             for method in methods
             if method is not chosen
         ]
+    for pair in further:
+        for name in pair:
+            if name not in names:
+                raise InputError(f"--pair {name}: no such method with predictions; choose among {', '.join(names)}")
+        a, b = (methods[names.index(name)] for name in pair)
+        if a is b or (a, b) in pairs or (b, a) in pairs:
+            raise InputError(f"--pair {a.name} {b.name}: they are one, or are compared already; leave it out")
+        pairs.append((a, b))
     estimates: list[Estimate] = []
     rows: list[dict[str, object]] = []
     notes: list[str] = []

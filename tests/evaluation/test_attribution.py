@@ -35,6 +35,15 @@ def test_a_gain_comes_from_what_is_taken_away_only_if_every_control_is_beaten(ga
     assert words in sentence
 
 
+def test_a_further_pair_is_no_control():
+    table = rows(
+        ("sorted", "mae", 0.03, 0.01), ("sorted", "covariates", -0.01, 0.5), ("sorted", "sorted--dealt", 0.02, 0.02)
+    )
+    assert attributions(table, "mae") == [
+        "sorted gains over mae and over its 1 control: it comes from what these take away."
+    ]
+
+
 def test_methods_without_controls_get_no_sentence():
     assert attributions(rows(("long", "mae", 0.1, 0.001)), "mae") == []
 

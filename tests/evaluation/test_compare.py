@@ -136,6 +136,15 @@ def test_with_a_baseline_it_is_subtracted_from_every_other_method(four_arms, tmp
     assert all(f"{name} - a " in stream.getvalue() for name in ("student", "b", "c"))
 
 
+def test_a_further_pair_is_one_more_row_of_the_same_family(four_arms, tmp_path):
+    everything = compare([four_arms], tmp_path / "all", resamples=50).differences
+    differences = compare([four_arms], tmp_path / "out", baseline="a", further=[("c", "b")], resamples=50).differences
+    assert differences[["method_a", "method_b"]].to_numpy().tolist()[3:] == [["c", "b"]]
+    (same,) = [row for row in everything.to_dict("records") if {row["method_a"], row["method_b"]} == {"b", "c"}]
+    assert abs(differences["difference"].iloc[3]) == pytest.approx(abs(same["difference"]))
+    np.testing.assert_allclose(differences["p_holm"], multipletests(differences["p"], method="holm")[1])
+
+
 def test_the_same_scores_under_two_names_show_no_difference(write_run, tmp_path):
     path = write_run("student") / "predictions.csv"
     other = write_run("student-kd") / "predictions.csv"
@@ -152,6 +161,8 @@ def test_the_same_scores_under_two_names_show_no_difference(write_run, tmp_path)
         ({"baseline": "studnet"}, "--baseline studnet: no such method with predictions; choose one of student"),
         ({"margin": 0.0}, "--margin must be a difference in AUROC between 0 and 1, such as 0.01, not 0"),
         ({"margin": float("nan")}, "--margin must be"),
+        ({"further": [("student", "kd")]}, "--pair kd: no such method with predictions; choose among student"),
+        ({"further": [("student", "student")]}, "--pair student student: they are one, or are compared already"),
     ],
 )
 def test_wrong_options_are_refused(write_run, tmp_path, options, message):
