@@ -17,19 +17,21 @@ class CovariateLikelihood(Transfer):
     It is minus the log-likelihood of the covariates x_i of MRI i given its volume v_i, up to a constant. The label y_i
     is not known, and x_i is taken to depend on v_i through y_i alone, so that
 
-        p(x | v) = p(x | y = 1) sigmoid(s) + p(x | y = 0) (1 - sigmoid(s)) = p(x | y = 0) (1 + exp(s + e)) / (1 + exp(s))
+        p(x | v) = p(x | y = 1) sigmoid(s) + p(x | y = 0) (1 - sigmoid(s))
+                 = p(x | y = 0) (1 + exp(s + e)) / (1 + exp(s))
 
-    with s_i the student's logit and e_i = log p(x_i | y = 1) / p(x_i | y = 0), what the covariates tell for obliteration.
+    with s_i the student's logit and e_i = log p(x_i | y = 1) / p(x_i | y = 0), what covariates tell for obliteration.
     e_i = logit(q_i) - logit(pi), with q_i the soft label that `CovariateTargets` would give, by the same model of the
     clips, and pi the mean of what that is fitted on. So it does not matter how frequent obliteration is in either
     cohort.
 
-    The gradient by s_i is sigmoid(s_i) - sigmoid(s_i + e_i): the cross-entropy against what student and covariates say
-    together, the E-step of an expectation maximisation (Dempster, Laird and Rubin, 1977). As long as the student says
-    pi of everybody, that is the gradient of `CovariateTargets`; later it does not, like that, draw a student who is sure
-    of a volume back to what is known from covariates alone. The loss is that of labels with known noise (Patrini et al.,
-    CVPR 2017), the noise being each patient's own; that two views of a patient are independent given the label is what
-    co-training builds on (Blum and Mitchell, COLT 1998). Their use for what ultrasound tells of covariates is ours.
+    The gradient by s_i is sigmoid(s_i) - sigmoid(s_i + e_i): that of the cross-entropy against what student and
+    covariates say together, the E-step of an expectation maximisation (Dempster, Laird and Rubin, 1977). As long as
+    the student says pi of everybody, it is the gradient of `CovariateTargets`; later it does not, like that, draw a
+    student who is sure of a volume back to what is known from covariates alone. The loss is that of labels with known
+    noise (Patrini et al., CVPR 2017), the noise being each patient's own; that two views of a patient are independent
+    given the label is what co-training builds on (Blum and Mitchell, COLT 1998). Their use for what ultrasound tells
+    of covariates is ours.
 
     Covariates that the volume shows, such as an endometrioma, break the assumption: the student then learns to see
     those.

@@ -65,7 +65,7 @@ class CovariateTargets(Transfer):
         self.fitted_mean = torch.tensor(torch.nan)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
-        """Sets q, float32 (M,), for the MRI that train, nan for all others, and the mean of what the model is fitted on.
+        """Sets q, float32 (M,), for the MRI that train, nan for all others, and the mean of what is fitted on.
 
         Raises:
             InputError: There are no covariates, no MRI to learn from, or what is fitted on is of one label.

@@ -86,7 +86,9 @@ def test_a_student_who_learns_from_covariates_alone_says_the_probability_of_the_
 
         return minimize(loss, [0.0, 0.1], method="Nelder-Mead").x[1]
 
-    likelihood, targets = (prepared(kind("tvus-labels"), cohort, bank) for kind in (CovariateLikelihood, CovariateTargets))
+    likelihood, targets = (
+        prepared(kind("tvus-labels"), cohort, bank) for kind in (CovariateLikelihood, CovariateTargets)
+    )
     assert slope(likelihood) == pytest.approx(2.0, abs=0.5)
     assert slope(targets) < 1.0
 
@@ -105,7 +107,9 @@ def test_evidence_does_not_depend_on_how_frequent_the_disease_is_among_the_clips
 def test_shuffled_evidence_is_the_same_values_and_tells_nothing(cohorts):
     bank, cohort, truth = cohorts
     cohort.labels[:40] = NAN  # volumes of no part, so that all that is dealt is seen
-    own, shuffled = (prepared(CovariateLikelihood(shuffled=dealt), cohort, bank).evidence[40:] for dealt in (False, True))
+    own, shuffled = (
+        prepared(CovariateLikelihood(shuffled=dealt), cohort, bank).evidence[40:] for dealt in (False, True)
+    )
     assert_close(own.sort().values, shuffled.sort().values)
     assert roc_auc_score(truth[40:], own) > 0.8
     assert 0.4 < roc_auc_score(truth[40:], shuffled) < 0.6

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 Options = Callable[..., list[str]]
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
@@ -23,17 +24,20 @@ def poddistill(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def distributed(options: Options, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three stages, fitted and tested by two processes."""
+    """The three stages, the last one also by the recipe, fitted and tested by two processes."""
     folder = tmp_path_factory.mktemp("ddp")
     poddistill("fit", *options("mae", folder / "mae"), *TWO)
     poddistill("fit", *options("teacher", folder / "teacher", "--profile.teacher_batch_size", "4"), *TWO)
     upstream = ("--model.init_args.init_encoder", str(folder / "mae/checkpoints/best.ckpt"))
     upstream += ("--model.init_args.teacher", str(folder / "teacher/checkpoints/best.ckpt"))
-    poddistill("fit", *options("student", folder / "student", *upstream, "--profile.student_batch_size", "4"), *TWO)
+    upstream += ("--profile.student_batch_size", "4")
+    poddistill("fit", *options("student", folder / "student", *upstream), *TWO)
+    recipe = ("--config", str(EXPERIMENTS / "pod/arms/student.yaml"))
+    poddistill("fit", *options("student", folder / "recipe", *recipe, *upstream), *TWO)
     return folder
 
 
-@pytest.mark.parametrize("stage", ["mae", "teacher", "student"])
+@pytest.mark.parametrize("stage", ["mae", "teacher", "student", "recipe"])
 def test_every_stage_runs(distributed: Path, stage: str) -> None:
     assert (distributed / stage / "checkpoints/best.ckpt").is_file()
     metrics = pd.read_csv(distributed / stage / "metrics.csv")

@@ -99,7 +99,9 @@ def test_a_student_starts_from_the_probe_and_a_resumed_one_from_where_it_was(pip
     split = cli.datamodule.manifest["split"]
     assert len(seen["volumes"]) == len(seen["targets"]) == split.isin(["train", "unlabelled"]).sum()
     labels = torch.tensor(cli.datamodule.train_labels, dtype=torch.float32)
-    assert torch.equal(seen["targets"][split[split.isin(["train", "unlabelled"])].eq("train").to_numpy(copy=True)], labels)
+    assert torch.equal(
+        seen["targets"][split[split.isin(["train", "unlabelled"])].eq("train").to_numpy(copy=True)], labels
+    )
 
     def refuse(*_):
         pytest.fail("a resumed student was probed again")
