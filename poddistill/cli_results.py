@@ -1,0 +1,133 @@
+"""The verbs of ``poddistill`` that need no training: they compare runs, or make a run of other runs or of a table."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+SIMULATED_NOTICE = (
+    "The cohort is simulated: these figures compare methods on simulated patients and say nothing about real ones."
+)
+
+AddVerb = Callable[..., argparse.ArgumentParser]
+"""Takes a verb's name, what it does, an example and the function that runs it."""
+
+
+def add_result_verbs(add_verb: AddVerb) -> None:
+    """Adds compare, ensemble, adjust and logistic to the command."""
+    _add_compare(add_verb)
+    _add_ensemble(add_verb)
+    _add_adjust(add_verb)
+    _add_logistic(add_verb)
+
+
+def _add_compare(add_verb: AddVerb) -> None:
+    parser = add_verb(
+        "compare",
+        "compare runs: comparison.csv, differences.csv, runs.csv, index.html and the table",
+        "poddistill compare runs/demo/seed0-fold0 --out runs/demo/seed0-fold0/report",
+        _compare,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or folders above them")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--baseline", metavar="METHOD", help="the method to subtract from every other (default: all pairs)"
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.01,
+        metavar="AUROC",
+        help="difference that matters, for equivalence and the numbers needed (default: 0.01)",
+    )
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("METHOD", "METHOD"),
+        help="one more pair beside those with the baseline, the second subtracted from the first; may be repeated",
+    )
+    parser.add_argument("--simulated", action="store_true", help="say on the report that the cohort is simulated")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from poddistill.evaluation.compare import compare, print_table
+
+    comparison = compare(
+        arguments.runs,
+        arguments.out,
+        baseline=arguments.baseline,
+        margin=arguments.margin,
+        further=[(a, b) for a, b in arguments.pair],
+        notice=SIMULATED_NOTICE if arguments.simulated else None,
+    )
+    print_table(comparison)
+    print(f"report: {arguments.out / 'index.html'}")
+
+
+def _add_ensemble(add_verb: AddVerb) -> None:
+    parser = add_verb(
+        "ensemble",
+        "average the predictions of several trainings into a run of its own",
+        "poddistill ensemble runs/demo/seed0-fold0/student runs/demo/seed0-fold0/student@1 "
+        "--out runs/demo/seed0-fold0/student-ensemble",
+        _ensemble,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders with predictions.csv")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN")
+
+
+def _ensemble(arguments: argparse.Namespace) -> None:
+    from poddistill.evaluation.ensemble import ensemble
+
+    print(f"ensemble: wrote {ensemble(arguments.runs, arguments.out)}")
+
+
+def _add_adjust(add_verb: AddVerb) -> None:
+    parser = add_verb(
+        "adjust",
+        "adjust the probabilities of a run to a known prevalence, as a run of its own",
+        "poddistill adjust runs/demo/seed0-fold0/student-mae --prevalence 0.25 "
+        "--out runs/demo/seed0-fold0/student-prevalence",
+        _adjust,
+    )
+    parser.add_argument("source", type=Path, metavar="RUN", help="run folder with predictions_all.csv (verb predict)")
+    parser.add_argument("--prevalence", type=float, required=True, metavar="PART", help="of obliteration, in (0, 1)")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN")
+
+
+def _adjust(arguments: argparse.Namespace) -> None:
+    from poddistill.evaluation.prevalence import map_to_prevalence
+
+    print(f"adjust: wrote {map_to_prevalence(arguments.source, arguments.prevalence, arguments.out)}")
+
+
+def _add_logistic(add_verb: AddVerb) -> None:
+    parser = add_verb(
+        "logistic",
+        "predict from covariates alone, without any image, as a run of its own",
+        "poddistill logistic --cohort cohorts/demo --covariates age parity pain ca125 "
+        "--out runs/demo/seed0-fold0/covariates",
+        _logistic,
+    )
+    add = parser.add_argument
+    add("--cohort", type=Path, required=True, metavar="DIR", help="cohort folder")
+    add("--covariates", nargs="+", required=True, metavar="NAME", help="columns of both manifests, such as age pain")
+    add("--out", type=Path, required=True, metavar="RUN")
+    add(
+        "--fit_on",
+        choices=("tvus-labels", "mri-labels"),
+        default="tvus-labels",
+        help="the labels of the training clips or those of the training volumes (default: tvus-labels)",
+    )
+    add("--fold", type=int, default=0, metavar="N", help="test fold (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="of the labelled draw (default: 0)")
+    add("--n_labelled", type=int, metavar="N", help="labelled volumes to train on (default: all)")
+    add("--label_noise", type=float, default=0.0, metavar="PART", help="of their labels that are wrong (default: 0)")
+
+
+def _logistic(arguments: argparse.Namespace) -> None:
+    from poddistill.pod.covariate_model import predict_from_covariates
+
+    options = {name: value for name, value in vars(arguments).items() if name != "run"}
+    print(f"logistic: wrote {predict_from_covariates(**options)}")
