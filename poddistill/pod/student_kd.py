@@ -99,6 +99,8 @@ class StudentKD(Detector):
             self._prepare_transfer(self.transfer)
         if self.probe is not None and self.trainer.ckpt_path is None:  # else the head goes on from where it was
             self._set_head(self.probe)
+        if self.transfer is not None:  # last, for it may copy the network as training finds it
+            self.transfer.attach(nn.Sequential(self.encoder, self.head))
 
     def _prepare_transfer(self, transfer: Transfer) -> None:
         if self.schedule is None:
@@ -114,7 +116,6 @@ class StudentKD(Detector):
                 self.bank = self.control(self.bank)
         cohort = student_cohort(self._data())
         self.covariates = cohort.covariates.to(self.device)
-        transfer.attach(nn.Sequential(self.encoder, self.head))
         transfer.prepare(cohort, self.bank)
 
     def _set_head(self, probe: LinearProbe) -> None:

@@ -119,3 +119,19 @@ def test_without_soft_labels_the_probe_learns_from_labels(pipeline, options, tmp
     cli.trainer.fit(cli.model, cli.datamodule)
     assert isinstance(cli.model, StudentKD)
     assert torch.equal(told[0], torch.tensor(cli.datamodule.train_labels, dtype=torch.float32))
+
+
+def test_a_mean_teacher_starts_from_the_probe_too(pipeline, options, tmp_path):
+    mean_teacher = ("--model.init_args.transfer", "poddistill.losses.consistency.MeanTeacher")
+    cli = student(options, tmp_path, pipeline, *mean_teacher, "--trainer.max_epochs", "2")
+    weights = []
+    attach = cli.model.transfer.attach
+
+    def record(network):
+        weights.append(network[1].weight.detach().clone())
+        attach(network)
+
+    cli.model.transfer.attach = record
+    cli.model.probe = lambda encoder, head, batches, targets: head.weight.data.fill_(0.25)
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert [weight.unique().tolist() for weight in weights] == [[0.25]]
