@@ -40,7 +40,7 @@ class CovariateLikelihood(Transfer):
         fit_on: What the model of covariates is fitted on: `teacher`, `tvus-labels` or `mri-labels`.
         temperature: Of the teacher's logits, above 0.
         penalty: Ridge, above 0.
-        shuffled: Deal the e_i to the unlabelled MRI at random, always in the same way: a control.
+        shuffled: Deal the e_i to all MRI that train at random, always in the same way: a control.
 
     Raises:
         InputError: An option is out of range.

@@ -11,6 +11,7 @@ from poddistill.losses.unpaired import StudentBatch, StudentCohort, TeacherBank
 MakeBank = Callable[..., TeacherBank]
 MakeStudent = Callable[..., StudentBatch]
 MakeCohort = Callable[..., StudentCohort]
+DrawPatients = Callable[..., tuple[Tensor, Tensor]]
 
 
 def _column(values: Sequence[float] | Tensor) -> Tensor:
@@ -81,3 +82,30 @@ def make_cohort() -> MakeCohort:
         )
 
     return make
+
+
+@pytest.fixture
+def draw_patients() -> DrawPatients:
+    """Labels (n,) and covariates (n, 3), of which the first alone tells the label."""
+
+    def draw(n: int, seed: int, prevalence: float = 0.4) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        labels = (torch.rand(n, generator=generator) < prevalence).float()
+        covariates = torch.randn(n, 3, generator=generator)
+        covariates[:, 0] += 1.5 * labels
+        return labels, covariates
+
+    return draw
+
+
+@pytest.fixture
+def cohorts(
+    make_bank: MakeBank, make_cohort: MakeCohort, draw_patients: DrawPatients
+) -> tuple[TeacherBank, StudentCohort, Tensor]:
+    """400 clips whose logits follow the label; 40 labelled and 600 unlabelled MRI; what labels those have."""
+    labels, covariates = draw_patients(400, seed=1)
+    noise = torch.randn(400, generator=torch.Generator().manual_seed(2))
+    bank = make_bank(labels.tolist(), logits=3 * (2 * labels - 1) + noise, covariates=covariates)
+    truth, own = draw_patients(640, seed=3)
+    known = torch.where(torch.arange(640) < 40, truth, float("nan"))
+    return bank, make_cohort(known.tolist(), covariates=own), truth

@@ -15,24 +15,6 @@ from poddistill.losses.covariates import CovariateTargets
 NAN = float("nan")
 
 
-def patients(n, seed, prevalence=0.4):
-    """Labels (n,) and two covariates (n, 2) that tell them."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = (torch.rand(n, generator=generator) < prevalence).float()
-    return labels, torch.randn(n, 2, generator=generator) + torch.tensor([1.5, -0.5]) * labels[:, None]
-
-
-@pytest.fixture
-def cohorts(make_bank, make_cohort):
-    """500 clips whose logits follow the label; 40 labelled and 600 unlabelled MRI; what labels those have."""
-    labels, covariates = patients(500, seed=1)
-    noise = torch.randn(500, generator=torch.Generator().manual_seed(2))
-    bank = make_bank(labels.tolist(), logits=3 * (2 * labels - 1) + noise, covariates=covariates)
-    truth, own = patients(640, seed=3)
-    known = torch.where(torch.arange(640) < 40, truth, NAN)
-    return bank, make_cohort(known.tolist(), covariates=own), truth
-
-
 def prepared(transfer, cohort, bank):
     transfer.prepare(cohort, bank)
     return transfer
@@ -93,11 +75,11 @@ def test_a_student_who_learns_from_covariates_alone_says_the_probability_of_the_
     assert slope(targets) < 1.0
 
 
-def test_evidence_does_not_depend_on_how_frequent_the_disease_is_among_the_clips(cohorts, make_bank):
+def test_evidence_does_not_depend_on_how_frequent_the_disease_is_among_the_clips(cohorts, make_bank, draw_patients):
     _, cohort, _ = cohorts
     banks = []
     for prevalence in (0.1, 0.5):
-        labels, covariates = patients(20000, seed=4, prevalence=prevalence)
+        labels, covariates = draw_patients(20000, seed=4, prevalence=prevalence)
         banks.append(make_bank(labels.tolist(), covariates=covariates))
     rare, frequent = (prepared(CovariateLikelihood("tvus-labels"), cohort, bank).evidence[40:] for bank in banks)
     assert_close(rare, frequent, atol=0.3, rtol=0)

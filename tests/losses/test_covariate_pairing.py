@@ -11,21 +11,12 @@ from poddistill.losses.covariate_pairing import CovariatePairing
 NAN = float("nan")
 
 
-def patients(n, seed, strength=1.5):
-    """Labels (n,) and covariates (n, 3), of which the first alone tells the label."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = (torch.rand(n, generator=generator) < 0.4).float()
-    covariates = torch.randn(n, 3, generator=generator)
-    covariates[:, 0] += strength * (labels - 0.4)
-    return labels, covariates
-
-
 @pytest.mark.parametrize("by", ["distance", "propensity"])
 @pytest.mark.parametrize("match_labels", [True, False])
-def test_pairs_are_drawn_evenly_from_the_nearest_clips(by, match_labels, make_bank, make_student):
-    labels, covariates = patients(40, seed=4)
+def test_pairs_are_drawn_evenly_from_the_nearest_clips(by, match_labels, make_bank, make_student, draw_patients):
+    labels, covariates = draw_patients(40, seed=4)
     bank = make_bank(labels.tolist(), covariates=covariates)
-    wanted, own = patients(3, seed=5)
+    wanted, own = draw_patients(3, seed=5)
     student = make_student(wanted.repeat(1000), covariates=own.repeat(1000, 1))
     pairing = CovariatePairing(neighbours=4, match_labels=match_labels, by=by)
     index = pairing(student, bank, torch.Generator().manual_seed(0))

@@ -14,26 +14,6 @@ from poddistill.losses.covariates import CovariateTargets
 NAN = float("nan")
 
 
-def patients(n, seed, strength=1.5):
-    """Labels (n,) and covariates (n, 3), of which the first alone tells the label."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = (torch.rand(n, generator=generator) < 0.4).float()
-    covariates = torch.randn(n, 3, generator=generator)
-    covariates[:, 0] += strength * (labels - 0.4)
-    return labels, covariates
-
-
-@pytest.fixture
-def cohorts(make_bank, make_cohort):
-    """400 clips with logits that follow the label; 30 labelled and 600 unlabelled MRI; what labels those have."""
-    labels, covariates = patients(400, seed=1)
-    noise = torch.randn(400, generator=torch.Generator().manual_seed(2))
-    bank = make_bank(labels.tolist(), logits=3 * (2 * labels - 1) + noise, covariates=covariates)
-    truth, own = patients(630, seed=3)
-    known = torch.where(torch.arange(630) < 30, truth, NAN)
-    return bank, make_cohort(known.tolist(), covariates=own), truth
-
-
 def slow_soft_labels(covariates, targets, penalty, at):
     """Every soft target as 1000 cases, so many of them obliterated."""
     ones = (1000 * targets.double()).round().long().tolist()
