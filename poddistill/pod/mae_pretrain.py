@@ -5,6 +5,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
+from poddistill.pod.clips_in_batches import refuse_clips
 from poddistill.training.optimisation import Optimisation, configure
 
 
@@ -27,6 +28,10 @@ class MAEPretrain(pl.LightningModule):
         self.save_hyperparameters()
         self.network = network
         self.optimisation = optimisation
+
+    def on_fit_start(self) -> None:
+        """Makes sure that batches hold volumes alone."""
+        refuse_clips(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Returns the loss of a batch under random masks."""

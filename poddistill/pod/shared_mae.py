@@ -1,16 +1,13 @@
 """Stage 1 for both modalities: masked auto-encoders of MRI volumes and ultrasound clips, with blocks in common."""
 
-from typing import Any
-
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from data_modules.errors import InputError
-from data_modules.tvus import TVUSDataModule
-from data_modules.unpaired import UnpairedDataModule
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
 from poddistill.nets.shared import share_blocks
+from poddistill.pod.clips_in_batches import batched_clips
 from poddistill.training.optimisation import Optimisation, configure
 
 Batches = dict[str, dict[str, Tensor]]
@@ -84,17 +81,3 @@ class SharedMAEPretrain(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Returns the optimiser and its schedule, stepped every optimiser step."""
         return configure(self.optimisation, self)
-
-
-def batched_clips(data: Any) -> TVUSDataModule:
-    """Returns the ultrasound of which every training batch of a data module holds clips.
-
-    Raises:
-        InputError: Batches hold none.
-    """
-    if not isinstance(data, UnpairedDataModule) or data.tvus is None or not data.clips_in_batches:
-        raise InputError(
-            "data.clips_in_batches is 0, but this stage learns from clips in the same step: give an "
-            "UnpairedDataModule with tvus and clips_in_batches of at least 1"
-        )
-    return data.tvus

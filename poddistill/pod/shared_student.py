@@ -8,8 +8,9 @@ from poddistill.losses.schedules import Schedule
 from poddistill.nets.head import Head
 from poddistill.nets.shared import share_blocks
 from poddistill.nets.vision_transformer import VisionTransformer3D
+from poddistill.pod.clips_in_batches import batched_clips
 from poddistill.pod.detector import Detector
-from poddistill.pod.shared_mae import Batches, batched_clips
+from poddistill.pod.shared_mae import Batches
 from poddistill.training.checkpoints import load_encoder
 from poddistill.training.optimisation import Optimisation
 

@@ -14,6 +14,7 @@ from poddistill.losses.schedules import Schedule
 from poddistill.losses.transfer import Transfer
 from poddistill.losses.unpaired import StudentBatch, TeacherBank
 from poddistill.nets.head import Head
+from poddistill.pod.clips_in_batches import refuse_clips
 from poddistill.pod.cohorts import student_cohort, teacher_bank
 from poddistill.pod.detector import Batch, Detector
 from poddistill.pod.linear_probe import LinearProbe
@@ -89,9 +90,10 @@ class StudentKD(Detector):
         """Looks up the frozen teacher's outputs, which never change, so each clip is seen once; prepares the transfer.
 
         Raises:
-            InputError: If there is a teacher, but not all that distillation needs.
+            InputError: There is a teacher, but not all that distillation needs; or batches hold clips.
         """
         super().on_fit_start()
+        refuse_clips(self._data())
         for name in ("transfer", "schedule"):
             if self.teacher and getattr(self, name) is None:
                 raise InputError(f"model.teacher is set, but model.{name} is not: give both, or no teacher")

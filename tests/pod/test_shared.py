@@ -96,6 +96,16 @@ def test_batches_without_clips_are_told(stage: str, options: Options, tmp_path: 
         cli.trainer.fit(cli.model, cli.datamodule)
 
 
+@pytest.mark.parametrize("stage", ["mae", "student"])
+def test_batches_with_clips_are_told_where_nothing_learns_from_them(
+    stage: str, options: Options, tmp_path: Path
+) -> None:
+    cli = without_wandb(options(stage, tmp_path))
+    both = without_wandb(options(f"joint-{stage}", tmp_path)).datamodule
+    with pytest.raises(InputError, match=r"data\.clips_in_batches is \d+, but this stage learns from volumes alone"):
+        cli.trainer.fit(cli.model, both)
+
+
 def test_encoders_that_cannot_share_are_told(options: Options, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"depth is 2 in one encoder and 3 in the other"):
         build(options("joint-student", tmp_path, "--model.init_args.clip_encoder.init_args.depth", "3"))
