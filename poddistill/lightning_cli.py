@@ -102,7 +102,7 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
             subclass_mode_data=True,
             run=run,
             save_config_callback=RunConfig,
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
             parser_kwargs={**parsing, **dict.fromkeys(("fit", "validate", "test", "predict"), parsing)}
             if run
             else parsing,
@@ -151,5 +151,6 @@ def _quieten() -> None:
         r".*Checkpoint directory.*exists and is not empty.*",
         r".*Experiment logs directory.*exists and is not empty.*",
         r".*LightningCLI's args parameter is intended.*",
+        r".*loading a checkpoint outside the 'fit' stage. The WeightAveraging state cannot be restored.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger
@@ -25,12 +26,41 @@ def is_dry(trainer: pl.Trainer) -> bool:
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` when a stage is fitted, and only then: scoring a run leaves its record alone."""
+    """Writes ``config.yaml`` when a stage is fitted, and only then: scoring a run leaves its record alone.
+
+    What the options ``--run``, ``--method``, ``--cohort`` and ``--fold`` gave is written as a reference to them, as in
+    the stage files. So the file can be scored on another cohort, or into another folder, by these options.
+    """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Writes the file from process 0."""
         if stage == "fit":
             super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Writes the file; Lightning calls this in process 0 alone."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        options = {name: config[name] for name in ("run", "method", "cohort", "fold")}
+        text = yaml.safe_dump({**_referring(config, "", options), **options}, sort_keys=False)
+        folder = Path(options["run"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / self.config_filename).write_text(text)
+
+
+def _referring(node: Any, key: str, options: dict[str, Any]) -> Any:
+    """Returns a part of a configuration, which stands under a key, with references in place of the options' values."""
+    if isinstance(node, dict):
+        return {name: _referring(value, name, options) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_referring(value, key, options) for value in node]
+    option = "method" if key == "name" else key
+    if option in ("method", "cohort", "fold") and node is not None and node == options[option]:
+        return f"${{{option}}}"
+    run = options["run"]
+    inside = isinstance(node, str) and (
+        node == run or (node.startswith(f"{run}/") and not node.startswith(f"{run}/.."))
+    )
+    return f"${{run}}{node[len(run) :]}" if inside else node
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

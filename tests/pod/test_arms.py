@@ -47,7 +47,7 @@ def test_an_arm_trains_and_predicts(arm: str, runs: Path, options: Options) -> N
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_control_takes_the_teachers_place(control: str, runs: Path, options: Options) -> None:
-    arm = "student-covariates" if control in ("patients", "own", "compute", "scratch") else "student-kd"
+    arm = "student-covariates" if control in ("patients", "own", "own-ridge", "compute", "scratch") else "student-kd"
     plain, controlled = (pd.read_csv(fit(runs, options, arm, *given) / "metrics.csv") for given in ((), (control,)))
     if control == "compute":
         assert (plain["train/loss"].count(), controlled["train/loss"].count()) == (2, 4)  # epochs

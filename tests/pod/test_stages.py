@@ -77,6 +77,23 @@ def test_predict_scores_every_case_with_the_saved_configuration(pipeline: Path, 
     assert (folder / "config.yaml").read_bytes() == before, "scoring a run must leave its record alone"
 
 
+def test_a_saved_configuration_scores_another_cohort_into_another_folder(
+    pipeline: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_cohort, tmp_path / "cohort")
+    manifest = pd.read_csv(tmp_path / "cohort/mri.csv")
+    fewer = manifest.drop(manifest.index[manifest["label"].isna()][:3])
+    fewer.to_csv(tmp_path / "cohort/mri.csv", index=False)
+    folder = pipeline / "student"
+    saved = ("--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints/best.ckpt"))
+    before = (folder / "predictions.csv").read_bytes()
+    run(["test", *saved, "--cohort", str(tmp_path / "cohort"), "--run", str(tmp_path / "scored")])
+    run(["predict", *saved, "--cohort", str(tmp_path / "cohort"), "--run", str(tmp_path / "scored")])
+    assert (folder / "predictions.csv").read_bytes() == before
+    assert (tmp_path / "scored/predictions.csv").is_file()
+    assert set(pd.read_csv(tmp_path / "scored/predictions_all.csv")["case_id"]) == set(fewer["case_id"])
+
+
 def test_the_teachers_outputs_are_computed_once_and_right(pipeline: Path, options: Options, tmp_path: Path) -> None:
     (kept,) = (pipeline / "teacher/outputs").glob("*.pt")
     outputs = torch.load(kept, weights_only=True)
