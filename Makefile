@@ -121,13 +121,14 @@ define fit
 	  --trainer.devices $(DEVICES) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY) $(4) $(ARGS) $$resume
 endef
 
-# As many optimiser steps as with the profile's own number of labels.
+# As many optimiser steps as with the profile's own number of labels, with the same weights along the way.
 PROFILE_VALUE = $(shell sed -n 's/^  $(1): *\([0-9.]*\).*/\1/p' experiments/pod/$(PROFILE).yaml)
 SCALED = $(shell awk 'function steps(n) { return n < batch ? 1 : int(n / batch) } \
-  BEGIN { batch = $(call PROFILE_VALUE,student_batch_size); \
-  x = $(call PROFILE_VALUE,$(1)) * steps($(call PROFILE_VALUE,n_labelled)) / steps($(LABELS)); print $(2) }')
-LABEL_ARGS := $(if $(LABELS),--profile.n_labelled $(LABELS) --profile.student_warmup_epochs $(call SCALED,student_warmup_epochs,x) \
-  $(foreach key,student_epochs student_validate_every,--profile.$(key) $(call SCALED,$(key),(x < 1 ? 1 : int(x + .5)))))
+  BEGIN { batch = $(call PROFILE_VALUE,student_batch_size); v = $(call PROFILE_VALUE,$(1)); \
+  r = steps($(call PROFILE_VALUE,n_labelled)) / steps($(LABELS)); print $(2) }')
+LABEL_ARGS := $(if $(LABELS),$(if $(call PROFILE_VALUE,n_labelled),,$(error LABELS needs a profile whose n_labelled is a number; for $(PROFILE) give ARGS="--profile.n_labelled $(LABELS) --profile.student_epochs ..."))--profile.n_labelled $(LABELS) \
+  --profile.student_warmup_epochs $(call SCALED,student_warmup_epochs,v * r) --profile.student_alpha $(call SCALED,student_alpha,v ^ (1 / r)) \
+  $(foreach key,student_epochs student_validate_every,--profile.$(key) $(call SCALED,$(key),(v * r < 1 ? 1 : int(v * r + .5)))))
 STUDENT_ARGS := $(LABEL_ARGS) $(if $(filter-out file,$(origin COVARIATES)),--profile.covariates "[$(COVARIATES)]") $(NOISE:%=--data.init_args.mri.init_args.label_noise %)
 
 mae: $(RUN)/mae/checkpoints/best.ckpt ## stage 1: masked pre-training on unlabelled MRI

@@ -154,9 +154,20 @@ def test_other_labels_train_students_as_long_on_the_same_upstream_stages(
     study = yaml.safe_load((ROOT / "experiments/pod/study.yaml").read_text())["profile"]
     for key in ("student_epochs", "student_validate_every", "student_warmup_epochs"):
         assert float(values[f"--profile.{key}"]) == study[key] * 4 / steps_an_epoch, "80 labels make 4 batches of 20"
+    alpha = float(values["--profile.student_alpha"])
+    assert alpha ** (4 / steps_an_epoch) == pytest.approx(study["student_alpha"], rel=1e-4), (
+        "as much after as many steps"
+    )
     assert values["--profile.n_labelled"] == str(labels)
     assert values["--data.init_args.mri.init_args.label_noise"] == "0.15"
     assert plan.count("label_noise") == 2, "teachers and pre-training know nothing of it"
+
+
+def test_labels_of_a_profile_that_takes_all_are_told(tmp_path: Path) -> None:
+    command = ["make", "--dry-run", "student-mae", "PROFILE=paper", f"COHORT={finished_cohort(tmp_path)}", "LABELS=80"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "LABELS needs a profile whose n_labelled is a number" in result.stderr
 
 
 def test_an_ensemble_averages_members_of_the_same_labelled_draw(tmp_path: Path) -> None:
