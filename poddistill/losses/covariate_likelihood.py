@@ -61,7 +61,7 @@ class CovariateLikelihood(Transfer):
         self.evidence = torch.empty(0)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
-        """Fits the model and sets e, float32 (M,), for the unlabelled MRI; nan for those that do not train.
+        """Fits the model and sets e, float32 (M,), for MRI that train; nan for others and those without any covariate.
 
         Raises:
             InputError: There are no covariates, no MRI to learn from, or what is fitted on is of one label.
@@ -76,7 +76,7 @@ class CovariateLikelihood(Transfer):
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
         """Returns the mean loss; 0 where a batch has no unlabelled MRI. Only `prepare` looks at the bank."""
         self.evidence = self.evidence.to(student.logits.device)
-        chosen = student.rows(student.labels.isnan())
+        chosen = student.rows(student.labels.isnan() & ~self.evidence[student.index].isnan())
         logits = chosen.logits.float()
         losses = softplus(logits) - softplus(logits + self.evidence[chosen.index])
         return losses.sum() / max(len(chosen), 1)

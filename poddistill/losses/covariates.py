@@ -65,7 +65,7 @@ class CovariateTargets(Transfer):
         self.fitted_mean = torch.tensor(torch.nan)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
-        """Sets q, float32 (M,), for the MRI that train, nan for all others, and the mean of what is fitted on.
+        """Sets q, float32 (M,), for the MRI that train and have covariates, nan for all others; and the fitted mean.
 
         Raises:
             InputError: There are no covariates, no MRI to learn from, or what is fitted on is of one label.
@@ -118,15 +118,16 @@ def fit_logistic(covariates: Tensor, targets: Tensor, penalty: float = 1.0) -> t
 def _soft_labels(
     cohort: StudentCohort, model: tuple[Tensor, float], prevalence: float | None, labelled: bool, shuffled: bool
 ) -> Tensor:
-    """Returns q of all volumes, float32 (M,), on the CPU; nan for volumes that do not train.
+    """Returns q of all volumes, float32 (M,), on the CPU; nan for those that do not train or without any covariate.
 
     Raises:
         InputError: No volume could be learnt from.
     """
-    trains = cohort.unlabelled | ~cohort.labels.isnan()
-    if not (trains if labelled else cohort.unlabelled).any():
+    trains = (cohort.unlabelled | ~cohort.labels.isnan()) & cohort.recorded
+    if not (trains if labelled else trains & cohort.unlabelled).any():
         raise InputError(
-            "targets of covariates meet no unlabelled volume: set labelled to true, or ingest unlabelled MRI"
+            "targets of covariates meet no unlabelled volume with covariates: give unlabelled patients a row in the "
+            "label CSV, with an empty label, or set labelled to true"
         )
     weights, intercept = model
     scores = cohort.covariates[trains].double().numpy() @ weights.double().numpy() + intercept
@@ -142,7 +143,8 @@ def _soft_labels(
 
 
 def _soft_label_loss(student: StudentBatch, targets: Tensor, labelled: bool) -> Tensor:
-    chosen = student if labelled else student.rows(student.labels.isnan())
+    taught = ~targets[student.index].isnan()
+    chosen = student.rows(taught if labelled else taught & student.labels.isnan())
     losses = functional.binary_cross_entropy_with_logits(chosen.logits.float(), targets[chosen.index], reduction="none")
     return losses.sum() / max(len(chosen), 1)
 

@@ -91,9 +91,10 @@ class StudentCohort:
     Attributes:
         labels: float32 (M,), those that are trained on; nan for every other volume.
         unlabelled: bool (M,), volumes that may lend their image.
-        covariates: float32 (M, C), finite; 0 for validation and test cases.
+        covariates: float32 (M, C), finite; 0 for validation and test cases, and where a covariate is missing.
         patients: int64 (M,), a number a patient, the same in both cohorts.
         case_ids: The M volumes' case ids, in the order of the manifest.
+        recorded: bool (M,), whether any covariate of the volume's patient is known.
     """
 
     labels: Tensor
@@ -101,6 +102,7 @@ class StudentCohort:
     covariates: Tensor
     patients: Tensor
     case_ids: tuple[str, ...]
+    recorded: Tensor
 
 
 def no_covariates(n: int) -> Tensor:

@@ -62,13 +62,16 @@ def student_cohort(data: Any) -> StudentCohort:
     """Returns what is known of all MRI volumes of a data module, on the CPU."""
     manifest = data.manifest
     trained = manifest["split"].eq("train")
-    scores = data.covariate_scores()[0] if isinstance(data, UnpairedDataModule) else np.zeros((len(manifest), 0))
+    unpaired = isinstance(data, UnpairedDataModule)
+    scores = data.covariate_scores()[0] if unpaired else np.zeros((len(manifest), 0))
+    recorded = manifest[data.covariates if unpaired else []].notna().any(axis=1)
     return StudentCohort(
         torch.from_numpy(manifest["label"].where(trained).to_numpy(dtype=np.float32)),
         torch.from_numpy(manifest["split"].eq("unlabelled").to_numpy(copy=True)),
         torch.from_numpy(scores.astype(np.float32)),
         torch.from_numpy(_numbers(data)[manifest["patient_id"]].to_numpy(copy=True)),
         tuple(manifest["case_id"]),
+        torch.from_numpy(recorded.to_numpy(copy=True)),
     )
 
 

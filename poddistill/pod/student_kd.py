@@ -119,6 +119,9 @@ class StudentKD(Detector):
         cohort = student_cohort(self._data())
         self.covariates = cohort.covariates.to(self.device)
         transfer.prepare(cohort, self.bank)
+        silent = int((cohort.unlabelled & ~cohort.recorded).sum())
+        if cohort.covariates.shape[1] and silent:
+            self.print(f"{silent} of {int(cohort.unlabelled.sum())} unlabelled volumes have none of the covariates")
 
     def _set_head(self, probe: LinearProbe) -> None:
         known = student_cohort(self._data()).labels

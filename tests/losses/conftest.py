@@ -79,6 +79,7 @@ def make_cohort() -> MakeCohort:
             torch.zeros(n, 0) if covariates is None else covariates,
             torch.arange(n),
             tuple(f"case{i}" for i in range(n)),
+            torch.ones(n, dtype=torch.bool),
         )
 
     return make

@@ -24,7 +24,9 @@ def batch(index: list[int], logits: Tensor) -> StudentBatch:
 
 def cohort_of(n: int) -> StudentCohort:
     nothing = torch.full((n,), NAN)
-    return StudentCohort(nothing, nothing.isnan(), torch.zeros(n, 0), torch.arange(n), tuple(map(str, range(n))))
+    return StudentCohort(
+        nothing, nothing.isnan(), torch.zeros(n, 0), torch.arange(n), tuple(map(str, range(n))), nothing.isnan()
+    )
 
 
 def prepared(**options: float) -> TemporalEnsembling:

@@ -113,6 +113,15 @@ def test_only_unlabelled_volumes_that_train_take_part(cohorts, make_student):
     assert nothing.grad.tolist() == [0, 0]
 
 
+def test_volumes_without_any_covariate_teach_nothing(cohorts, make_student):
+    bank, cohort, _ = cohorts
+    cohort.recorded[50:] = False
+    transfer = prepared(CovariateLikelihood(), cohort, bank)
+    logits = torch.linspace(-1, 1, 60)
+    some = transfer(unlabelled_batch(make_student, logits), bank)
+    assert_close(some, transfer(unlabelled_batch(make_student, logits[:10]), bank))
+
+
 def test_bad_options_are_told_in_one_line(cohorts, make_cohort):
     for options in ({"fit_on": "mri"}, {"temperature": 0.0}, {"penalty": 0.0}):
         with pytest.raises(InputError, match=r"^[^\n]+ is [^\n]+: (give|choose) [^\n]+$"):

@@ -77,6 +77,24 @@ def test_validation_and_test_volumes_get_no_soft_label(cohorts):
     assert transfer.targets[:-100].mean().item() == pytest.approx(0.2, abs=1e-6)
 
 
+def test_volumes_without_any_covariate_teach_nothing(cohorts, make_student):
+    """The model is the same, and the loss that of the others."""
+    bank, cohort, _ = cohorts
+    whole, part = CovariateTargets("mri-labels"), CovariateTargets("mri-labels")
+    whole.prepare(cohort, bank)
+    cohort.recorded[50:] = False
+    part.prepare(cohort, bank)
+    assert part.targets[50:].isnan().all()
+    torch.testing.assert_close(part.targets[:50], whole.targets[:50])
+    logits = torch.linspace(-1, 1, 60)
+    truth = [0.0] * 40 + [NAN] * 20
+    expected = whole(make_student(truth, logits).rows(torch.arange(60) < 50), bank)
+    torch.testing.assert_close(part(make_student(truth, logits), bank), expected)
+    cohort.recorded[40:] = False
+    with pytest.raises(InputError, match=r"no unlabelled volume with covariates: give unlabelled patients a row"):
+        part.prepare(cohort, bank)
+
+
 @pytest.mark.parametrize(("labelled", "rows"), [(False, [1, 3]), (True, [0, 1, 2, 3])])
 def test_the_loss_is_the_cross_entropy_of_the_intended_volumes_alone(labelled, rows, cohorts, make_student):
     bank, cohort, _ = cohorts

@@ -142,6 +142,14 @@ def test_it_is_the_model_that_covariate_targets_teach(write: WriteTables) -> Non
     assert predicted(cohort).loc[tested, "probability"] == pytest.approx(taught(cohort)[trained], abs=1e-6)
 
 
+def test_a_patient_of_whom_nothing_is_recorded_teaches_nothing(write: WriteTables) -> None:
+    def forgotten(mri: pd.DataFrame, tvus: pd.DataFrame) -> None:
+        mri.loc[290:294, COVARIATES] = np.nan
+        mri.loc[295:, "age"] = np.nan
+
+    assert np.isnan(taught(write(forgotten))[280:]).tolist() == [False] * 10 + [True] * 5 + [False] * 5
+
+
 def taught(cohort: Path) -> np.ndarray:
     """What `CovariateTargets` teaches of all volumes of a cohort, from the clips' labels."""
     tvus = TVUSDataModule(str(cohort))
