@@ -61,8 +61,8 @@ MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
-	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto COVARIATES=age,pain ARGS="..."'
-	@echo 'studies:   SEEDS=5 FIRST=101 ARMS="student-mae ..." LABELS=80 NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..."'
+	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto JOBS=2 COVARIATES=age,pain ARGS="..."'
+	@echo 'studies:   SEEDS=5 FIRST=101 FOLDS=1 ARMS="student-mae ..." LABELS=80 NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..."'
 
 # ---------------------------------------------------------------- set-up
 setup: $(SETUP) ## the virtual environment .venv with the poddistill command

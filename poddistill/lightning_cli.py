@@ -5,6 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import wandb
 from jsonargparse import ArgumentError, set_parsing_settings
@@ -91,6 +92,7 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
     _quieten()
     OmegaConf.register_resolver("fastest_precision", fastest_precision, replace=True)
     OmegaConf.register_resolver("times", lambda factor, number: round(float(factor) * float(number)), replace=True)
+    OmegaConf.register_resolver("with_unlabelled", _with_unlabelled, replace=True)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${run} also inside fit's and test's own options
     # omegaconf+ resolves ${...} after all files and options are merged, so a profile's values reach any stage
     parsing = {"parser_mode": "omegaconf+", "exit_on_error": False}
@@ -119,6 +121,11 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
     except Exception as error:
         # what a class says of its own options arrives wrapped by the parser that tried to instantiate it
         raise _cause(error) from error
+
+
+def _with_unlabelled(unlabelled: Any, labelled: Any, epochs: Any) -> int:
+    """Returns in how many epochs of labelled batches alone as many volumes pass as with unlabelled ones beside them."""
+    return round(int(epochs) * (int(labelled) + int(unlabelled)) / int(labelled))
 
 
 def _cause(error: BaseException) -> BaseException:
