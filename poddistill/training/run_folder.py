@@ -39,12 +39,16 @@ class RunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Writes the file; Lightning calls this in process 0 alone."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        dumped = self.parser.dump(self.config, skip_none=False)
+        config = yaml.safe_load(dumped)
         options = {name: config[name] for name in ("run", "method", "cohort", "fold")}
         text = yaml.safe_dump({**_referring(config, "", options), **options}, sort_keys=False)
         folder = Path(options["run"])
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / self.config_filename).write_text(text)
+        header = "".join(
+            line for line in dumped.splitlines(keepends=True) if line.startswith("#")
+        )  # Lightning's version
+        (folder / self.config_filename).write_text(header + text)
 
 
 def _referring(node: Any, key: str, options: dict[str, Any]) -> Any:

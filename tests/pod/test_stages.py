@@ -37,6 +37,7 @@ def test_a_run_folder_holds_what_the_pipeline_builds_on(pipeline: Path, stage: s
     folder = pipeline / stage
     assert {"best.ckpt", "last.ckpt"} <= {file.name for file in (folder / "checkpoints").iterdir()}
     assert yaml.safe_load((folder / "config.yaml").read_text())["run"] == str(folder)
+    assert (folder / "config.yaml").read_text().startswith("# pytorch_lightning==")
     metrics = pd.read_csv(folder / "metrics.csv")
     assert metrics["train/loss"].notna().any()
     assert metrics["val/loss"].notna().any()
