@@ -37,11 +37,14 @@ def attributions(differences: pd.DataFrame, baseline: str) -> list[str]:
             sentences.append(f"{name} shows no gain over {baseline}.")
             continue
         controls = own & against.str.contains(SEPARATOR, regex=False)
-        left = [control.partition(SEPARATOR)[2] for control in against[controls & ~better]]
+        beaten, left = (
+            [control.partition(SEPARATOR)[2] for control in against[controls & chosen]] for chosen in (better, ~better)
+        )
         if left:
+            some = f" and over its controls {', '.join(beaten)}" if beaten else ""
             sentences.append(
-                f"{name} gains over {baseline}, but is not shown to be better than its controls: {', '.join(left)}. "
-                "The gain may have nothing to do with what these take away."
+                f"{name} gains over {baseline}{some}, but is not shown to be better than its controls: "
+                f"{', '.join(left)}. The gain may have nothing to do with what the latter take away."
             )
         else:
             count = f"{sum(controls)} control" + "s" * (sum(controls) > 1)
