@@ -39,7 +39,7 @@ def main() -> None:
     for _ in range(arguments.studies):
         differences, _ = paired_differences(dealt(scored, rng), arguments.methods[0])
         gains = differences["difference"].gt(0) & differences["method_b"].eq(arguments.methods[0])
-        said = attributions(differences, arguments.methods[0])
+        said = attributions(differences, arguments.methods[0], arguments.methods)
         reported += [
             differences["p"].lt(ALPHA).mean(),
             differences["p_holm"].lt(ALPHA).any(),

@@ -124,7 +124,7 @@ def section(study: Path) -> str:
     figure = f"results-{study.name}.png"
     draw_differences(differences, pd.read_csv(study / "runs.csv"), FIGURES / figure)
     parts.append(f"![Differences in AUROC](figures/{figure})")
-    parts += [f"- {sentence}" for sentence in attributions(differences, BASELINE)]
+    parts += [f"- {sentence}" for sentence in attributions(differences, BASELINE, list(methods["method"]))]
     folder = f"experiments/pod/results/{study.name}"
     parts.append(f"Tables, configurations and log: [`{folder}`](../{folder}).")
     return "\n\n".join(parts)

@@ -7,6 +7,7 @@ import pandas as pd
 from poddistill.evaluation.decisions import ALPHA
 
 SEPARATOR = "--"
+MEMBER = "@"
 
 
 def controlled(name: str, names: Sequence[str]) -> str | None:
@@ -15,30 +16,43 @@ def controlled(name: str, names: Sequence[str]) -> str | None:
     return method if separator and method in names else None
 
 
-def attributions(differences: pd.DataFrame, baseline: str) -> list[str]:
+def is_member(name: str) -> bool:
+    """Return whether a method is one more training of another, for an ensemble: ``student-mae@1``."""
+    return MEMBER in name
+
+
+def attributions(differences: pd.DataFrame, baseline: str, methods: Sequence[str]) -> list[str]:
     """Say of every method that has controls what its gain over the baseline comes from.
 
     A gain comes from what the controls take away only if the method is better than the baseline and than each control,
-    every one of these differences with a p-value below 0.05 after Holm's adjustment.
+    every one of these differences with a p-value below 0.05 after Holm's adjustment. A control that could not be
+    compared with its method, for want of shared cases, is not beaten.
 
     Args:
         differences: From `differences.paired_differences` with this baseline.
         baseline: The method that all others are compared with.
+        methods: The names of all methods, compared or not.
 
     Returns:
-        A sentence a method, in the order of the differences.
+        A sentence a method with controls, in the methods' order.
     """
     better = differences["difference"].gt(0) & differences["p_holm"].lt(ALPHA)
-    against = differences["method_b"]
+    pairs = list(zip(differences["method_a"], differences["method_b"], strict=True))
+    shown = dict(zip(pairs, better, strict=True))
     sentences = []
-    for name in differences.loc[against.str.contains(SEPARATOR, regex=False), "method_a"].unique():
-        own = differences["method_a"].eq(name)
-        if not better[own & against.eq(baseline)].any():
+    for name in methods:
+        controls = [method for method in methods if controlled(method, [name]) and method != baseline]
+        if not controls or name == baseline:
+            continue
+        if (name, baseline) not in shown:
+            sentences.append(f"{name} could not be compared with {baseline}.")
+            continue
+        if not shown[name, baseline]:
             sentences.append(f"{name} shows no gain over {baseline}.")
             continue
-        controls = own & against.str.contains(SEPARATOR, regex=False)
         beaten, left = (
-            [control.partition(SEPARATOR)[2] for control in against[controls & chosen]] for chosen in (better, ~better)
+            [control.partition(SEPARATOR)[2] for control in controls if shown.get((name, control), False) == chosen]
+            for chosen in (True, False)
         )
         if left:
             some = f" and over its controls {', '.join(beaten)}" if beaten else ""
@@ -47,6 +61,6 @@ def attributions(differences: pd.DataFrame, baseline: str) -> list[str]:
                 f"{', '.join(left)}. The gain may have nothing to do with what the latter take away."
             )
         else:
-            count = f"{sum(controls)} control" + "s" * (sum(controls) > 1)
+            count = f"{len(controls)} control" + "s" * (len(controls) > 1)
             sentences.append(f"{name} gains over {baseline} and over its {count}: it comes from what these take away.")
     return sentences

@@ -102,8 +102,15 @@ def compare(
     table = pd.DataFrame([_row(method) for method in methods], columns=TABLE_COLUMNS)
     differences, unpaired = paired_differences(methods, baseline, margin, further)
     notes += unpaired
+    if max(len(method.cohorts) for method in methods) > 1:
+        notes += [
+            f"{method.name} was tested in one cohort: its intervals know its patients and seeds, and nothing of other "
+            "cohorts."
+            for method in methods
+            if len(method.cohorts) == 1
+        ]
     if baseline is not None:
-        notes += attributions(differences, baseline)
+        notes += attributions(differences, baseline, [method.name for method in methods])
 
     out = Path(out)
     try:

@@ -6,7 +6,7 @@ from itertools import combinations
 import pandas as pd
 
 from data_modules.errors import InputError
-from poddistill.evaluation.attribution import controlled
+from poddistill.evaluation.attribution import controlled, is_member
 from poddistill.evaluation.bootstrap import bootstrap_p_value, percentile_interval
 from poddistill.evaluation.decisions import equivalence_p, holm, shows
 from poddistill.evaluation.folds import Estimate, Fold
@@ -36,7 +36,8 @@ def paired_differences(
     Args:
         methods: the scored methods.
         baseline: the method to subtract from every other one, except that a control, ``<method>--<control>``, is
-            subtracted from its method; without a baseline, all pairs in the methods' order.
+            subtracted from its method; without a baseline, all pairs in the methods' order. Members of an ensemble,
+            ``<method>@<k>``, are the method once more and are in none of these.
         margin: the difference in AUROC that matters, in (0, 1): for equivalence and for the numbers needed.
         further: pairs beside those with the baseline, the second method subtracted from the first.
 
@@ -52,12 +53,13 @@ def paired_differences(
     names = [method.name for method in methods]
     if baseline is not None and baseline not in names:
         raise InputError(f"--baseline {baseline}: no such method with predictions; choose one of {', '.join(names)}")
-    pairs = list(combinations(methods, 2))
+    recipes = [method for method in methods if not is_member(method.name)]
+    pairs = list(combinations(recipes, 2))
     if baseline is not None:
         chosen = methods[names.index(baseline)]
         pairs = [
             (methods[names.index(arm)], method) if (arm := controlled(method.name, names)) else (method, chosen)
-            for method in methods
+            for method in recipes
             if method is not chosen
         ]
     for pair in further:
@@ -108,10 +110,16 @@ def _shared_runs(a: Method, b: Method) -> tuple[Pairs, list[str]]:
             where = f" in cohort {cohort}" if several else ""
             reason = "their test cases or labels differ" if pairs else "they have no run of the same seed and fold"
             notes.append(f"{a.name} and {b.name} are not compared{where}: {reason} ({common} cases in common).")
-    if several and len({cohort for cohort, _ in shared}) == 1:
+    one_cohort = len({cohort for cohort, _ in shared}) == 1
+    if several and one_cohort:
         notes.append(
             f"{a.name} and {b.name} share one cohort: their interval and test know its patients and seeds, "
             "and nothing of other cohorts."
+        )
+    if one_cohort and (a.several_seeds or b.several_seeds) and min(map(len, shared.values())) == 1:
+        notes.append(
+            f"{a.name} and {b.name} share a single seed of a fold: their interval and test know its patients, and "
+            "nothing of other trainings."
         )
     return shared, notes
 

@@ -43,7 +43,9 @@ def power(
     freedom = np.minimum(freedom, MANY)
     shift = np.minimum(abs(difference) / np.sqrt(variance), 30.0)
     critical = stats.t.ppf(0.5 + level / 2, freedom)
-    return stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
+    chance = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
+    # scipy's noncentral t is nan far out, where the normal approximation is good: a power of all but 1.
+    return np.where(np.isnan(chance), stats.norm.sf(critical - shift), chance)
 
 
 def seeds_needed(components: Components, difference: float, target: float = 0.8) -> float:

@@ -42,6 +42,7 @@ def write_report(
     Returns:
         The path of the page.
     """
+    several_cohorts = bool((table["cohorts"] > 1).any())
     colours = method_colours(list(dict.fromkeys([method.name for method in methods] + [run.method for run in runs])))
     roc = _png(roc_figure(methods, table, differences, colours))
     (out / "roc.png").write_bytes(roc)
@@ -62,8 +63,8 @@ def write_report(
         rows=table.to_dict("records"),
         differences=[{**row, "verdict": verdict(row)} for row in differences.to_dict("records")],
         margin=margin,
-        several_seeds=bool((table["seeds"] > 1).any()),
-        several_cohorts=bool((table["cohorts"] > 1).any()),
+        several_seeds=several_cohorts or any(method.several_seeds for method in methods),
+        several_cohorts=several_cohorts,
         notes=notes,
         colours=colours,
         roc=_uri(roc),

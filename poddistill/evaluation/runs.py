@@ -71,7 +71,8 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
         paths: stage folders, or any folders above them.
 
     Raises:
-        InputError: a path is no folder or holds no run, or two runs share method, cohort, seed and fold.
+        InputError: a path is no folder or holds no run, two runs share method, cohort, seed and fold, or some lie below
+            ``cohort<c>`` and some do not.
     """
     folders: set[Path] = set()
     for path in map(Path, paths):
@@ -82,6 +83,12 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
             raise InputError(f"{path}: no {PREDICTIONS} in it or below; train and predict first, then compare")
         folders |= found
     stages = [folder for folder in folders if not any(parent in folders for parent in folder.parents)]
+    replicated = {bool(_cohort(folder)): folder for folder in sorted(stages)}
+    if len(replicated) == 2:
+        raise InputError(
+            f"{replicated[True]} is a run of a replicate (cohort<c>/), {replicated[False]} is not; "
+            "compare the one kind or the other"
+        )
     runs: dict[tuple[str, int, int, int], Run] = {}
     for folder in sorted(stages):
         run = _run(folder)
@@ -182,8 +189,12 @@ def read_history(path: Path, metric: str) -> pd.Series:
 def _run(folder: Path) -> Run:
     name = re.fullmatch(r"seed(\d+)-fold(\d+)", folder.parent.name)
     seed, fold = (int(name[1]), int(name[2])) if name else (0, 0)
-    cohort = _COHORT.fullmatch(folder.parent.parent.name)
+    cohort = _cohort(folder)
     return Run(folder, folder.name, seed, fold, int(cohort[1]) if cohort else 0)
+
+
+def _cohort(folder: Path) -> re.Match[str] | None:
+    return _COHORT.fullmatch(folder.parent.parent.name)
 
 
 def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, column: str, remedy: str) -> None:

@@ -83,6 +83,11 @@ class Method:
         """All runs, over cohorts, folds and seeds."""
         return [run for scored in self.folds.values() for run in scored.runs]
 
+    @property
+    def several_seeds(self) -> bool:
+        """Whether any fold was run with more than one seed, without which nothing is known of other trainings."""
+        return any(len(scored.runs) > 1 for scored in self.folds.values())
+
     def average(self, seed_mean: Callable[[ScoredFold], FloatArray]) -> FloatArray:
         """Return what a function gives for each fold, averaged over the folds of each cohort, then over cohorts."""
         cohorts = [np.mean([seed_mean(scored) for scored in folds], axis=0) for folds in self.cohorts.values()]
@@ -152,7 +157,7 @@ def score_methods(runs: Sequence[Run], resamples: int, bootstrap_seed: int) -> t
 
     Raises:
         InputError: a file is faulty, a run has no labelled test case, the seeds of a fold of a cohort were tested on
-            different cases, or a case was tested in two folds of a cohort.
+            different cases, or a patient was tested in two folds of a cohort.
     """
     grouped: dict[str, dict[Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -167,11 +172,15 @@ def score_methods(runs: Sequence[Run], resamples: int, bootstrap_seed: int) -> t
             folds[cohort, number], fold_notes = _score_fold(members[cohort, number], resamples, rng)
             notes += fold_notes
         method = Method(name, folds, bootstrap_seed)
-        twice = method.cases.duplicated(["cohort", "case_id"])
+        tested = pd.concat(s.cases.assign(cohort=c, fold=f) for (c, f), s in folds.items())
+        tested = tested.drop_duplicates(["cohort", "fold", "patient_id"])
+        twice = tested.duplicated(["cohort", "patient_id"])
         if twice.any():
-            case, cohort = method.cases.loc[twice, ["case_id", "cohort"]].iloc[0]
+            patient, cohort = tested.loc[twice, ["patient_id", "cohort"]].iloc[0]
             where = f"{name}, cohort {cohort}" if len(method.cohorts) > 1 else name
-            raise InputError(f"{where}: case {case} is tested in two folds; compare runs of one cohort and one split")
+            raise InputError(
+                f"{where}: patient {patient} is tested in two folds; compare runs of one cohort and one split"
+            )
         methods.append(method)
     return methods, notes
 

@@ -8,6 +8,10 @@ from poddistill.evaluation.attribution import attributions, controlled
 from poddistill.evaluation.compare import compare
 
 
+def names(table: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys([*table["method_a"], *table["method_b"]]))
+
+
 def rows(*pairs: tuple[str, str, float, float]) -> pd.DataFrame:
     return pd.DataFrame(pairs, columns=["method_a", "method_b", "difference", "p_holm"])
 
@@ -41,7 +45,7 @@ def test_a_gain_comes_from_what_is_taken_away_only_if_every_control_is_beaten(ga
     table = rows(
         ("sorted", "mae", *gain), ("sorted", "sorted--constant", *constant), ("sorted", "sorted--dealt", *dealt)
     )
-    (sentence,) = attributions(table, "mae")
+    (sentence,) = attributions(table, "mae", names(table))
     assert words in sentence
 
 
@@ -49,13 +53,39 @@ def test_a_further_pair_is_no_control():
     table = rows(
         ("sorted", "mae", 0.03, 0.01), ("sorted", "covariates", -0.01, 0.5), ("sorted", "sorted--dealt", 0.02, 0.02)
     )
-    assert attributions(table, "mae") == [
+    assert attributions(table, "mae", names(table)) == [
         "sorted gains over mae and over its 1 control: it comes from what these take away."
     ]
 
 
 def test_methods_without_controls_get_no_sentence():
-    assert attributions(rows(("long", "mae", 0.1, 0.001)), "mae") == []
+    assert attributions(rows(("long", "mae", 0.1, 0.001)), "mae", ["mae", "long"]) == []
+
+
+def test_a_control_that_could_not_be_compared_is_not_beaten():
+    table = rows(("sorted", "mae", 0.03, 0.01), ("sorted", "sorted--dealt", 0.04, 0.02))
+    (sentence,) = attributions(table, "mae", ["mae", "sorted", "sorted--dealt", "sorted--constant"])
+    assert "mae and over its controls dealt, but is not shown to be better than its controls: constant." in sentence
+
+
+def test_a_method_that_shares_no_cases_with_the_baseline_is_said_not_to_be_compared():
+    table = rows(("sorted", "sorted--dealt", 0.04, 0.02))
+    methods = ["mae", "sorted", "sorted--dealt"]
+    assert attributions(table, "mae", methods) == ["sorted could not be compared with mae."]
+
+
+def test_only_a_methods_own_controls_are_its_controls():
+    methods = ["student", "student--own", "student--dealt", "other"]
+    table = rows(
+        ("student", "student--own", 0.03, 0.01),
+        ("student", "student--dealt", 0.03, 0.01),
+        ("other", "student--own", 0.03, 0.01),
+        ("other", "student", 0.03, 0.01),
+    )
+    assert attributions(table, "student", methods) == []
+    assert attributions(table, "student--own", methods) == [
+        "student gains over student--own and over its 1 control: it comes from what these take away."
+    ]
 
 
 def test_a_control_needs_its_method():

@@ -203,11 +203,13 @@ def test_seeds_tested_on_different_cases_are_refused(study, tmp_path):
     assert "seed1-fold0/student" in str(error.value)
 
 
-def test_a_case_tested_in_two_folds_is_refused(study, tmp_path):
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_patient_tested_in_two_folds_is_refused(study, tmp_path, renamed):
     for seed in range(2):
         path = study / f"seed{seed}-fold1" / "student" / "predictions.csv"
-        path.write_text((study / f"seed{seed}-fold0" / "student" / "predictions.csv").read_text())
-    with pytest.raises(InputError, match="student: case mri-000 is tested in two folds"):
+        cases = (study / f"seed{seed}-fold0" / "student" / "predictions.csv").read_text()
+        path.write_text(cases.replace("mri-0", "second-examination-0") if renamed else cases)
+    with pytest.raises(InputError, match="student: patient mri-patient-000 is tested in two folds"):
         compare([study], tmp_path / "out")
 
 
@@ -219,6 +221,31 @@ def test_methods_whose_cases_overlap_in_part_get_a_note_instead_of_a_difference(
     assert result.differences.empty
     (note,) = result.notes
     assert "student and student-kd are not compared: their test cases or labels differ (29 cases in common)" in note
+
+
+def test_a_pair_with_one_common_seed_says_so(write_run, tmp_path):
+    for seed in range(3):
+        write_run("student", seed)
+    write_run("student-kd", 1)
+    (note,) = compare([tmp_path / "runs"], tmp_path / "out", resamples=50).notes
+    assert note.startswith("student and student-kd share a single seed of a fold: ")
+
+
+def test_folds_of_one_seed_each_are_not_called_several_seeds(write_run, tmp_path):
+    for fold in range(3):
+        write_run("student", seed=fold, fold=fold)
+    result = compare([tmp_path / "runs"], tmp_path / "out", resamples=50)
+    assert "One seed a method: the intervals speak of the patients" in result.page.read_text()
+
+
+def test_members_of_an_ensemble_are_no_methods_to_be_told_apart(write_run, tmp_path):
+    for method in ("student-mae", "student-mae@1", "student-ensemble"):
+        write_run(method)
+    for options in ({"baseline": "student-mae"}, {}):
+        result = compare([tmp_path / "runs"], tmp_path / "out", resamples=50, **options)
+        assert set(result.table["method"]) == {"student-mae", "student-mae@1", "student-ensemble"}
+        (row,) = result.differences.to_dict("records")
+        assert {row["method_a"], row["method_b"]} == {"student-mae", "student-ensemble"}
 
 
 def test_a_pair_uses_the_runs_that_both_have(write_run, tmp_path):

@@ -116,8 +116,15 @@ def test_a_pair_with_one_common_cohort_says_so(study, tmp_path):
     result = compared(study, tmp_path)
     alone = compare([study / "cohort0"], tmp_path / "alone", resamples=50).differences
     pd.testing.assert_frame_equal(result.differences, alone, check_exact=True)
-    (note,) = result.notes
-    assert note.startswith("student and student-scratch share one cohort: ")
+    pair, interval = result.notes
+    assert pair.startswith("student and student-scratch share one cohort: ")
+    assert interval.startswith("student-scratch was tested in one cohort: ")
+
+
+def test_replicates_and_other_runs_are_not_mixed(study, tmp_path, write_run):
+    write_run("student")
+    with pytest.raises(InputError, match=r"is a run of a replicate .* is not; compare the one kind"):
+        compared(study, tmp_path)
 
 
 def test_messages_name_the_cohort(study, tmp_path):
@@ -127,7 +134,7 @@ def test_messages_name_the_cohort(study, tmp_path):
     (note,) = compared(study, tmp_path).notes
     assert note.startswith("student, cohort 2, seed 2, fold 0: no labelled validation cases")
     shutil.copytree(study / "cohort2" / "seed2-fold0", study / "cohort2" / "seed2-fold1")
-    with pytest.raises(InputError, match=r"teacher, cohort 2: case tvus-000 is tested in two folds"):
+    with pytest.raises(InputError, match=r"teacher, cohort 2: patient tvus-patient-000 is tested in two folds"):
         compared(study, tmp_path)
 
 

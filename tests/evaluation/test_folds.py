@@ -148,6 +148,17 @@ def test_identical_rankings_differ_by_nothing():
     assert (estimate.value, estimate.low, estimate.high, estimate.p) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("positive", [1, 3])
+def test_equal_aurocs_of_other_rankings_are_not_the_same(positive):
+    labels, patients = np.array([1] * positive + [0] * 4), np.arange(positive + 4)
+    apart = np.array([[3.0] * positive + [0.1, 0.2, 0.3, 0.4]])
+    estimate = auroc_difference(
+        [Fold(labels, patients, apart)], [Fold(labels, patients, apart[:, [*range(positive), *range(-1, -5, -1)]])]
+    )
+    assert estimate.value == 0
+    assert math.isnan(estimate.p) and math.isnan(estimate.error)
+
+
 def test_a_missing_class_gives_nan():
     fold = Fold(np.zeros(5, dtype=int), np.arange(5), np.random.default_rng(0).random((2, 5)))
     assert math.isnan(mean_auroc([fold]).value)

@@ -26,6 +26,14 @@ def true_components(draw, rng: np.random.Generator, separations: list[float], se
     )
 
 
+def test_power_grows_to_1_and_is_defined_everywhere():
+    parts = components(0.01**2, 0.01**2, 0.02**2, 3)
+    chances = power(parts, 0.2, np.geomspace(2, 1e6, 400)[:, None], np.ones((1, 1)))
+    assert not np.isnan(chances).any()
+    assert chances[-1] == pytest.approx(1)
+    assert seeds_needed(parts, 0.4) == 2
+
+
 def test_without_variance_over_patients_it_is_the_power_of_the_t_test():
     parts, spread = components(0, 0, 0.02**2, 4), 0.02
     for seeds in (3, 5, 20):

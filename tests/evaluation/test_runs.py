@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -61,18 +62,13 @@ def test_a_parent_of_another_name_means_seed_0_and_fold_0(tmp_path):
 
 
 def test_a_folder_above_them_gives_the_cohort(tmp_path, write_run):
-    write_run("student")
     write_run("student", seed=1, fold=2, replicate=12)
-    write_run("student", replicate=3)
+    first = write_run("student", replicate=3)
     runs = find_runs([tmp_path])
-    assert [(run.cohort, run.seed, run.fold) for run in runs] == [(0, 0, 0), (3, 0, 0), (12, 1, 2)]
-    assert [run.name for run in runs] == [
-        "student, seed 0, fold 0",
-        "student, cohort 3, seed 0, fold 0",
-        "student, cohort 12, seed 1, fold 2",
-    ]
-    write_run("student", replicate=0)
-    with pytest.raises(InputError, match=r"are both student, .*seed 0, fold 0; compare one profile at a time"):
+    assert [(run.cohort, run.seed, run.fold) for run in runs] == [(3, 0, 0), (12, 1, 2)]
+    assert [run.name for run in runs] == ["student, cohort 3, seed 0, fold 0", "student, cohort 12, seed 1, fold 2"]
+    shutil.copytree(first.parents[1], tmp_path / "other" / "cohort3")
+    with pytest.raises(InputError, match=r"are both student, cohort 3, seed 0, fold 0; compare one profile at a time"):
         find_runs([tmp_path])
 
 
