@@ -179,10 +179,11 @@ $(RUN)/student-prevalence/predictions.csv: $(RUN)/student-mae/predictions_all.cs
 
 $(if $(filter covariates covariates--own,$(MAKECMDGOALS) $(ARMS)),$(if $(strip $(COVARIATES)),,$(error covariates needs columns of both manifests: COVARIATES=age,pain)))
 COMMA := ,
+N_LABELLED := $(or $(LABELS),$(patsubst --profile.n_labelled=%,%,$(lastword $(filter --profile.n_labelled=%,$(subst --profile.n_labelled ,--profile.n_labelled=,$(ARGS))))),$(call PROFILE_VALUE,n_labelled))
 covariates: $(RUN)/covariates/predictions.csv ## COVARIATES without any image: a logistic model of the clips' labels
 covariates--own: $(RUN)/covariates--own/predictions.csv ## its control: the same of the labelled volumes' labels
 $(patsubst %,$(RUN)/%/predictions.csv,covariates covariates--own): $(MANIFESTS) | $(SETUP)
-	$(POD) logistic --cohort $(COHORT) --fold $(FOLD) --seed $(SEED) $(patsubst %,--n_labelled %,$(or $(LABELS),$(call PROFILE_VALUE,n_labelled))) \
+	$(POD) logistic --cohort $(COHORT) --fold $(FOLD) --seed $(SEED) $(N_LABELLED:%=--n_labelled %) \
 	  $(NOISE:%=--label_noise %) --covariates $(subst $(COMMA), ,$(COVARIATES)) --fit_on $(if $(filter %--own,$(@D)),mri,tvus)-labels --out $(@D)
 
 ifneq ($(UPRUN),$(RUN))
@@ -195,11 +196,11 @@ arms: $(ARMS) ## every one of ARMS="student student-mae ..." (experiments/pod/ar
 
 # A fit writes its predictions itself; this is for one that was killed between its last epoch and them.
 $(patsubst %,$(RUN)/%/predictions.csv,teacher $(ALL_ARMS)): %/predictions.csv: %/checkpoints/best.ckpt
-	@if [ ! $@ -nt $< ]; then $(POD) test --config $*/config.yaml --ckpt_path $<; fi
+	@if [ ! $@ -nt $< ]; then $(LAUNCH) $(POD) test --config $*/config.yaml --ckpt_path $<; fi
 
 # Those of every case, which a second stage of self-training learns from.
 $(ALL_ARMS:%=$(RUN)/%/predictions_all.csv): %/predictions_all.csv: %/checkpoints/best.ckpt
-	$(POD) predict --config $*/config.yaml --ckpt_path $<
+	$(LAUNCH) $(POD) predict --config $*/config.yaml --ckpt_path $<
 
 baselines: $(BASELINES) ## student-mae, student-paper, student-kd and student-scratch
 

@@ -111,7 +111,7 @@ class Training:
             labels = (torch.arange(100.0, device=bench.device) % 2).float()
             names, features = tuple(map(str, range(100))), labels[:, None]
             self.module.bank = TeacherBank(
-                4 * labels - 2, labels, names, features, no_covariates(100), torch.arange(100)
+                4 * labels - 2, labels, names, features, no_covariates(100), torch.arange(100), labels > 1
             )
             self.module.covariates = no_covariates(1000).to(bench.device)
         self.optimizer, _ = self.module.optimisation(self.module, 10_000, 1)

@@ -155,6 +155,19 @@ class UnpairedDataModule(pl.LightningDataModule):
             tvus_scores[:, column] = _normal_scores(of_tvus, reference)
         return mri_scores, tvus_scores
 
+    def covariates_recorded(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns whether any covariate is known, of all volumes (M,) and of the training clips (N,), bool.
+
+        Raises:
+            InputError: As `clips`.
+        """
+        tables = [self.manifest]
+        if self.tvus is not None:
+            tvus, rows = self._clip_rows()
+            tables.append(tvus.manifest.iloc[rows])
+        known = [table[self.covariates].notna().any(axis=1).to_numpy(copy=True) for table in tables]
+        return known[0], known[1] if len(known) > 1 else np.empty(0, dtype=bool)
+
     def clips(self, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Yields the labelled training clips in their order, whole in every process, `clip_copies` times.
 

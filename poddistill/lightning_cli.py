@@ -12,8 +12,9 @@ from jsonargparse import ArgumentError, set_parsing_settings
 from jsonargparse._namespace import NSKeyError
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
-from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from data_modules.errors import InputError, UsageError
 from poddistill.training.checkpoints import read_checkpoint
@@ -49,6 +50,17 @@ class StageCLI(LightningCLI):
         # Lightning would let hyper-parameters stored in the checkpoint win over the configuration, so that
         # `fit --ckpt_path X --model.lr 0.5` trained with X's own rate. Here the configuration is what runs.
         return
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Makes the trainer. SLURM's own script puts a job back into the queue, as `experiments/slurm` does.
+
+        Lightning would do that with a checkpoint of its own from the middle of an epoch, which it then prefers to the
+        last one of a validation, and to the weights that `after_fit` tests.
+        """
+        if SLURMEnvironment.detect():
+            plugins = self._get(self.config_init, "trainer", {}).get("plugins") or []
+            kwargs["plugins"] = [*plugins, SLURMEnvironment(auto_requeue=False)]
+        return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
         """Tests the best checkpoint where that was asked for and the fit was not interrupted."""

@@ -71,6 +71,15 @@ def test_deleted_predictions_are_made_from_the_checkpoint(finished: Path) -> Non
     assert planned(finished, "pipeline") == {"test student", "report"}
 
 
+def test_scoring_is_launched_as_training_is(finished: Path) -> None:
+    folders = (f"COHORT={finished / 'cohort'}", f"RUNS={finished / 'runs'}", "LAUNCH=srun")
+    run = finished / "runs/demo/seed0-fold0"
+    (run / "student/predictions.csv").unlink()
+    plan = dry_run(*folders, "student", str(run / "student-mae/predictions_all.csv"))
+    assert "srun .venv/bin/poddistill test " in plan
+    assert "srun .venv/bin/poddistill predict " in plan
+
+
 def test_a_changed_cohort_rebuilds_everything(finished: Path) -> None:
     (finished / "cohort/mri.csv").touch()
     assert {"mae", *METHODS, "report"} <= planned(finished, "pipeline")
@@ -211,6 +220,11 @@ def test_covariates_alone_are_fitted_on_the_draw_of_the_students_and_train_nothi
         ),
         (("PROFILE=demo",), "demo/seed0-fold0", "--n_labelled 160 --covariates age parity pain ca125"),
         (("PROFILE=paper", "COVARIATES=age"), "paper/seed0-fold0", "--fold 0 --seed 0 --covariates age"),
+        (
+            ("PROFILE=paper", "COVARIATES=age", "ARGS=--profile.n_labelled 20 --profile.student_epochs 9"),
+            "paper/seed0-fold0",
+            "--seed 0 --n_labelled 20 --covariates age",
+        ),
     ):
         plan = " ".join(dry_run(*arms, *options).replace("\\\n", "").split())
         assert "poddistill fit" not in plan

@@ -101,7 +101,7 @@ class MeanTeacher(Transfer):
     """L_KD = u(k) / B sum_i (p_i - q_i)^2, over the B volumes of a batch, labelled or not.
 
     p_i is the student's probability of volume i. q_i is that of a moving average of the student, w' <- d w' + (1 - d) w
-    in every step, which sees the volume with noise of its own and gets no gradient. In step k the ramp is u(k) =
+    in every batch, which sees the volume with noise of its own and gets no gradient. In batch k the ramp is u(k) =
     exp(-5 (1 - min(k / R, 1))^2). Tarvainen and Valpola, NIPS 2017 (arXiv 1703.01780), who augment both views. Here
     both have the batch's augmentation, and the average's has Gaussian noise on top; the student's own is its dropout.
 

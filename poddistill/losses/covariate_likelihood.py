@@ -58,6 +58,7 @@ class CovariateLikelihood(Transfer):
         super().__init__()
         self.covariates = CovariateTargets(fit_on, temperature, penalty, shuffled=shuffled)
         self.needs_teacher = self.covariates.needs_teacher
+        self.reads_outputs = self.covariates.reads_outputs
         self.evidence = torch.empty(0)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:

@@ -20,10 +20,10 @@ class CovariateTargets(Transfer):
 
     s_i is the student's logit, BCE(s, q) = -q log sigmoid(s) - (1 - q) log(1 - sigmoid(s)), and q_i is sigmoid(a + b .
     x_i) with x_i the covariates of MRI i. a and b minimise sum_c BCE(a + b . x_c, p_c) + penalty / 2 |b|^2 over the
-    clips c; p_c is sigmoid(t_c / temperature), of the teacher's logit t_c (`teacher`), or the clip's label
-    (`tvus-labels`). With `mri-labels` the sum is over the labelled MRI and their labels: covariates alone, without
-    ultrasound and teacher. What ultrasound adds through covariates is the difference. Ours. A control of the teacher's
-    outputs acts on `teacher` alone.
+    clips c with any covariate; p_c is sigmoid(t_c / temperature), of the teacher's logit t_c (`teacher`), or the clip's
+    label (`tvus-labels`). With `mri-labels` the sum is over the labelled MRI and their labels: covariates alone,
+    without ultrasound and teacher. What ultrasound adds through covariates is the difference. Ours. A control of the
+    teacher's outputs acts on `teacher` alone.
 
     Args:
         fit_on: p_c: `teacher`, `tvus-labels` or `mri-labels`.
@@ -55,6 +55,7 @@ class CovariateTargets(Transfer):
         _check(penalty, prevalence)
         self.fit_on = fit_on
         self.needs_teacher = fit_on != "mri-labels"
+        self.reads_outputs = fit_on == "teacher"
         self.temperature = temperature
         self.penalty = penalty
         self.prevalence = prevalence
@@ -71,12 +72,14 @@ class CovariateTargets(Transfer):
             InputError: There are no covariates, no MRI to learn from, or what is fitted on is of one label.
         """
         if self.fit_on == "mri-labels":
-            covariates, targets = cohort.covariates, cohort.labels
+            covariates, recorded, targets = cohort.covariates, cohort.recorded, cohort.labels
         else:
             assert bank is not None
             soft = (bank.logits / self.temperature).sigmoid()
-            covariates, targets = bank.covariates, soft if self.fit_on == "teacher" else bank.labels
-        known = ~targets.isnan()
+            targets = soft if self.fit_on == "teacher" else bank.labels
+            covariates, recorded = bank.covariates, bank.recorded
+        require_covariates(covariates)
+        known = recorded & ~targets.isnan()
         self.fitted_mean = targets[known].mean().cpu()
         model = fit_logistic(covariates[known], targets[known], self.penalty)
         self.targets = _soft_labels(cohort, model, self.prevalence, self.labelled, self.shuffled)
@@ -109,8 +112,8 @@ def fit_logistic(covariates: Tensor, targets: Tensor, penalty: float = 1.0) -> t
     obliterated = float(targets.sum())
     if not 0 < obliterated < len(targets):
         raise InputError(
-            f"a model of covariates needs cases of both labels, but there are {len(targets)} with {obliterated:g} "
-            "obliterated: add labelled cases"
+            f"a model of covariates needs cases of both labels whose covariates are recorded, but there are "
+            f"{len(targets)} with {obliterated:g} obliterated: add labelled cases, or fill in the covariates' columns"
         )
     return fit_soft_logistic(covariates, targets, penalty)
 

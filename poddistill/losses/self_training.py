@@ -44,8 +44,6 @@ class SelfTrainingTargets(Transfer):
         InputError: An option is out of range.
     """
 
-    needs_teacher = False
-
     def __init__(
         self,
         predictions: str,
@@ -63,6 +61,7 @@ class SelfTrainingTargets(Transfer):
             raise InputError(f"centre is {centre}: give a logit above 0")
         self.predictions = predictions
         self.quantiles = quantiles
+        self.needs_teacher = quantiles == "teacher"
         self.prevalence = prevalence
         self.centre = centre
         self.labelled = labelled

@@ -24,10 +24,12 @@ class Transfer(nn.Module, ABC):
 
     Attributes:
         needs_teacher: Whether there must be a teacher; without one `bank` is None.
+        reads_outputs: Whether it matters what a teacher says of the clips; if not, a control of that changes nothing.
         needs_unlabelled: Whether batches must hold unlabelled MRI.
     """
 
     needs_teacher: bool = True
+    reads_outputs: bool = True
     needs_unlabelled: bool = False
 
     def attach(self, network: nn.Module) -> None:

@@ -19,6 +19,7 @@ class TeacherBank:
         features: float32 (N, F), finite: what the teacher's head reads.
         covariates: float32 (N, C), finite, on the scale of the student's; C is 0 where none are used.
         patients: int64 (N,), a number a patient, the same in both cohorts.
+        recorded: bool (N,), whether any covariate of the clip's patient is known.
 
     Raises:
         InputError: There is no clip, the lengths differ, or an output is not finite.
@@ -30,6 +31,7 @@ class TeacherBank:
     features: Tensor
     covariates: Tensor
     patients: Tensor
+    recorded: Tensor
 
     def __post_init__(self) -> None:
         n = len(self.case_ids)
@@ -37,7 +39,7 @@ class TeacherBank:
             raise InputError("the teacher's bank is empty: the TVUS training split needs at least one clip")
         shapes = {
             name: tuple(getattr(self, name).shape)
-            for name in ("logits", "labels", "features", "covariates", "patients")
+            for name in ("logits", "labels", "features", "covariates", "patients", "recorded")
         }
         if any(
             shape[:1] != (n,) or len(shape) != 1 + (name in ("features", "covariates"))

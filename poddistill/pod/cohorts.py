@@ -46,6 +46,7 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
     trainer.strategy.barrier("teacher outputs")
     outputs = torch.load(kept, map_location=device, weights_only=True)
     covariates = torch.from_numpy(data.covariate_scores()[1]).to(device).repeat(data.clip_copies, 1)
+    recorded = torch.from_numpy(data.covariates_recorded()[1]).to(device).repeat(data.clip_copies)
     clips = data.tvus.manifest.set_index("case_id")["patient_id"]
     patients = _numbers(data)[clips[outputs["case_ids"]]]
     return TeacherBank(
@@ -55,6 +56,7 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
         outputs["features"],
         covariates,
         torch.from_numpy(patients.to_numpy(copy=True)).to(device),
+        recorded,
     )
 
 
@@ -64,14 +66,14 @@ def student_cohort(data: Any) -> StudentCohort:
     trained = manifest["split"].eq("train")
     unpaired = isinstance(data, UnpairedDataModule)
     scores = data.covariate_scores()[0] if unpaired else np.zeros((len(manifest), 0))
-    recorded = manifest[data.covariates if unpaired else []].notna().any(axis=1)
+    recorded = data.covariates_recorded()[0] if unpaired else np.zeros(len(manifest), dtype=bool)
     return StudentCohort(
         torch.from_numpy(manifest["label"].where(trained).to_numpy(dtype=np.float32)),
         torch.from_numpy(manifest["split"].eq("unlabelled").to_numpy(copy=True)),
         torch.from_numpy(scores.astype(np.float32)),
         torch.from_numpy(_numbers(data)[manifest["patient_id"]].to_numpy(copy=True)),
         tuple(manifest["case_id"]),
-        torch.from_numpy(recorded.to_numpy(copy=True)),
+        torch.from_numpy(recorded),
     )
 
 

@@ -29,9 +29,10 @@ def predict_from_covariates(
         p_i = sigmoid(a + b . x_i)
 
     x_i are the covariates of patient i as `UnpairedDataModule.covariate_scores` gives them, of held-out patients too;
-    a and b are those of `fit_logistic`. It is the model whose outputs `CovariateTargets` teaches with the same
-    `fit_on`, so a student of that transfer is compared with what it was taught. The scale of the covariates is that of
-    the training cases of both cohorts, whatever the model is fitted on. Validation and test labels enter nowhere. Ours.
+    a and b are those of `fit_logistic`, over the cases with any covariate. It is the model whose outputs
+    `CovariateTargets` teaches with the same `fit_on`, so a student of that transfer is compared with what it was
+    taught. The scale of the covariates is that of the training cases of both cohorts, whatever the model is fitted on.
+    Validation and test labels enter nowhere. Ours.
 
     Args:
         cohort: The cohort folder.
@@ -51,12 +52,14 @@ def predict_from_covariates(
     """
     mri = MRIDataModule(str(cohort), fold, n_labelled=n_labelled, seed=seed, label_noise=label_noise)
     tvus = TVUSDataModule(str(cohort), fold)
-    of_volumes, of_clips = UnpairedDataModule(mri, tvus, covariates=list(covariates)).covariate_scores(held_out=True)
-    if fit_on == "tvus-labels":
-        x, labels = of_clips, tvus.train_labels
-    else:
-        x, labels = of_volumes[mri.manifest["split"].eq("train")], mri.train_labels
-    weights, intercept = fit_logistic(torch.from_numpy(x), torch.from_numpy(labels))
+    data = UnpairedDataModule(mri, tvus, covariates=list(covariates))
+    of_volumes, of_clips = data.covariate_scores(held_out=True)
+    volumes_recorded, recorded = data.covariates_recorded()
+    x, labels = of_clips, tvus.train_labels
+    if fit_on == "mri-labels":
+        trained = mri.manifest["split"].eq("train").to_numpy()
+        x, labels, recorded = of_volumes[trained], mri.train_labels, volumes_recorded[trained]
+    weights, intercept = fit_logistic(torch.from_numpy(x[recorded]), torch.from_numpy(labels[recorded]))
     rows = mri.labelled_rows("val", "test")
     logits = of_volumes[rows] @ weights.double().numpy() + intercept
     table = mri.manifest.iloc[rows][["case_id", "patient_id", "split", "label"]]

@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from data_modules.errors import InputError
 from poddistill.losses.labels import LabelLoss
 from poddistill.training.optimisation import Optimisation, configure
 from poddistill.training.scores import CaseScores, auroc
@@ -32,7 +33,18 @@ class Detector(pl.LightningModule):
         self.scores = CaseScores()
 
     def on_fit_start(self) -> None:
-        """Takes the class weights from the labels that this run trains on, known to every process alike."""
+        """Takes the class weights from the labels that this run trains on, known to every process alike.
+
+        Raises:
+            InputError: The validation cases are all of one class, so that no ``val/auroc`` could select anything.
+        """
+        manifest = self._data().manifest
+        labels = manifest.loc[manifest["split"].eq("val"), "label"].dropna()
+        if labels.nunique() < 2:
+            raise InputError(
+                f"{int(labels.sum())} of the {len(labels)} labelled validation cases are obliterated, but selection "
+                "needs both classes: choose another --fold, or ingest the cohort with fewer --folds"
+            )
         self.label_loss.prepare(torch.tensor(self._data().train_labels, dtype=torch.float32))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -112,6 +112,11 @@ class StudentKD(Detector):
                 f"model.transfer {type(transfer).__name__} learns from unlabelled volumes, but no batch has any: "
                 "set data.mri.unlabelled_batch_size"
             )
+        if self.control is not None and not transfer.reads_outputs:
+            raise InputError(
+                f"model.control replaces what the teacher says of clips, but model.transfer {type(transfer).__name__} "
+                "does not read that: leave the control out"
+            )
         if self.teacher:
             self.bank = teacher_bank(self.teacher, self.trainer, self.device)
             if self.control is not None:
@@ -122,6 +127,10 @@ class StudentKD(Detector):
         silent = int((cohort.unlabelled & ~cohort.recorded).sum())
         if cohort.covariates.shape[1] and silent:
             self.print(f"{silent} of {int(cohort.unlabelled.sum())} unlabelled volumes have none of the covariates")
+        if cohort.covariates.shape[1] and self.bank is not None and not self.bank.recorded.all():
+            self.print(
+                f"{int((~self.bank.recorded).sum())} of {len(self.bank.recorded)} clips have none of the covariates"
+            )
 
     def _set_head(self, probe: LinearProbe) -> None:
         known = student_cohort(self._data()).labels

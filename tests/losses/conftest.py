@@ -28,6 +28,7 @@ def make_bank() -> MakeBank:
         features: Tensor | None = None,
         covariates: Tensor | None = None,
         patients: Sequence[int] | None = None,
+        recorded: Sequence[bool] | None = None,
     ) -> TeacherBank:
         n = len(labels)
         outputs = torch.arange(n, dtype=torch.float32) if logits is None else _column(logits)
@@ -38,6 +39,7 @@ def make_bank() -> MakeBank:
             outputs[:, None] if features is None else features,
             torch.zeros(n, 0) if covariates is None else covariates,
             1000 + torch.arange(n) if patients is None else torch.tensor(patients),
+            torch.ones(n, dtype=torch.bool) if recorded is None else torch.tensor(recorded),
         )
 
     return make

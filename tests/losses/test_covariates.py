@@ -1,5 +1,6 @@
 """Transfer through covariates."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from data_modules.errors import InputError
-from poddistill.losses.covariates import CovariateTargets
+from poddistill.losses.covariates import CovariateTargets, fit_logistic
+from poddistill.losses.unpaired import TeacherBank
 
 NAN = float("nan")
 
@@ -90,6 +92,10 @@ def test_volumes_without_any_covariate_teach_nothing(cohorts, make_student):
     truth = [0.0] * 40 + [NAN] * 20
     expected = whole(make_student(truth, logits).rows(torch.arange(60) < 50), bank)
     torch.testing.assert_close(part(make_student(truth, logits), bank), expected)
+    cohort.recorded[:20] = False  # nor do they take part in the model
+    part.prepare(cohort, bank)
+    weights, intercept = fit_logistic(cohort.covariates[20:40], cohort.labels[20:40])
+    torch.testing.assert_close(part.targets[40:50], (cohort.covariates[40:50] @ weights + intercept).sigmoid())
     cohort.recorded[40:] = False
     with pytest.raises(InputError, match=r"no unlabelled volume with covariates: give unlabelled patients a row"):
         part.prepare(cohort, bank)
@@ -120,13 +126,28 @@ def test_a_batch_of_labelled_volumes_adds_nothing_and_keeps_a_gradient(cohorts, 
     assert logits.grad.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("fit_on", ["teacher", "tvus-labels"])
+def test_clips_without_any_covariate_take_no_part_in_the_model(fit_on, cohorts):
+    bank, cohort, _ = cohorts
+    recorded = torch.arange(len(bank.logits)) % 3 > 0
+    some, whole = CovariateTargets(fit_on), CovariateTargets(fit_on)
+    some.prepare(cohort, replace(bank, recorded=recorded))
+    part = {name: getattr(bank, name)[recorded] for name in ("logits", "labels", "features", "covariates", "patients")}
+    names = tuple(name for name, known in zip(bank.case_ids, recorded, strict=True) if known)
+    whole.prepare(cohort, TeacherBank(case_ids=names, recorded=recorded[recorded], **part))
+    torch.testing.assert_close(some.targets, whole.targets, equal_nan=True)
+    assert some.fitted_mean == whole.fitted_mean
+    with pytest.raises(InputError, match="fill in the covariates' columns"):
+        some.prepare(cohort, replace(bank, recorded=torch.zeros_like(recorded)))
+
+
 def test_targets_tell_what_they_lack(cohorts, make_bank, make_cohort):
     bank, cohort, _ = cohorts
     with pytest.raises(InputError, match=r"profile\.covariates"):
         CovariateTargets().prepare(cohort, make_bank([0.0, 1.0]))
     with pytest.raises(InputError, match="no unlabelled volume"):
         CovariateTargets().prepare(make_cohort([0.0, 1.0], covariates=torch.zeros(2, 3)), bank)
-    with pytest.raises(InputError, match="needs cases of both labels, but there are 2 with 2 obliterated"):
+    with pytest.raises(InputError, match="whose covariates are recorded, but there are 2 with 2 obliterated"):
         CovariateTargets("mri-labels").prepare(make_cohort([1.0, 1.0, NAN], covariates=torch.zeros(3, 3)), None)
 
 

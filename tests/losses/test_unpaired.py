@@ -20,9 +20,9 @@ NAN = float("nan")
 def test_a_bad_bank_is_refused(logits, labels, ids, words):
     outputs = torch.tensor(logits)
     with pytest.raises(InputError, match=words):
-        TeacherBank(
-            outputs, torch.tensor(labels), ids, outputs[:, None], no_covariates(len(ids)), torch.arange(len(ids))
-        )
+        n = len(ids)
+        patients, recorded = torch.arange(n), torch.zeros(n, dtype=torch.bool)
+        TeacherBank(outputs, torch.tensor(labels), ids, outputs[:, None], no_covariates(n), patients, recorded)
 
 
 def test_labelled_clips_are_found_by_their_label(make_bank):

@@ -157,7 +157,8 @@ def taught(cohort: Path) -> np.ndarray:
     clips = tvus.manifest[tvus.manifest["split"] == "train"]
     n = len(clips)
     labels, scores = torch.from_numpy(tvus.train_labels).float(), torch.from_numpy(data.covariate_scores()[1])
-    bank = TeacherBank(torch.zeros(n), labels, tuple(clips["case_id"]), torch.zeros(n, 1), scores, torch.arange(n))
+    patients, recorded = torch.arange(n), torch.from_numpy(data.covariates_recorded()[1])
+    bank = TeacherBank(torch.zeros(n), labels, tuple(clips["case_id"]), torch.zeros(n, 1), scores, patients, recorded)
     transfer = CovariateTargets("tvus-labels", labelled=True)
     transfer.prepare(student_cohort(data), bank)
     return transfer.targets.numpy()

@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from poddistill.lightning_cli import StageCLI, run
 from poddistill.pod.student_kd import StudentKD
 from poddistill.pod.teacher_tvus import TeacherTVUS
 
+ROOT = Path(__file__).parents[2]
 Options = Callable[..., list[str]]
 
 
@@ -228,6 +230,40 @@ def test_options_win_over_the_checkpoint_that_is_resumed(options: Options, pipel
     assert config["model"]["init_args"]["optimisation"]["init_args"]["lr"] == 0.5
     checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert json.loads(json.dumps(checkpoint["hyper_parameters"]["optimisation"]))["init_args"]["lr"] == 0.5
+
+
+def test_slurms_script_requeues_and_not_lightning_with_a_checkpoint_of_its_own(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NTASKS": "1", "JOB_NAME": "mae", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    cli = build(options("mae", tmp_path))
+    handlers: list[object] = []
+
+    class Handlers(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            handlers.append(signal.getsignal(signal.SIGUSR1))
+
+    cli.trainer.callbacks.append(Handlers())
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert handlers == [signal.SIG_DFL]
+
+
+def test_a_validation_fold_of_one_class_is_refused(options: Options, tiny_cohort: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    shutil.copytree(tiny_cohort, cohort)
+    volumes = pd.read_csv(cohort / "mri.csv")
+    volumes.loc[volumes["fold"].eq(1), "label"] = 0
+    volumes.to_csv(cohort / "mri.csv", index=False)
+    with pytest.raises(InputError, match=r"^0 of the \d+ labelled validation cases are obliterated, .* another --fold"):
+        run(["fit", *options("student", tmp_path / "run", "--cohort", str(cohort))])
+
+
+def test_a_control_of_outputs_that_nobody_reads_is_refused(pipeline: Path, options: Options, tmp_path: Path) -> None:
+    overlays = [f"experiments/pod/{name}.yaml" for name in ("arms/student-covariates-labels", "controls/dealt")]
+    configs = [part for name in overlays for part in ("--config", str(ROOT / name))]
+    with pytest.raises(InputError, match="does not read that: leave the control out"):
+        run(["fit", *options("student", tmp_path / "student", *configs, "--run", str(pipeline / "student-dealt"))])
 
 
 def test_a_training_that_comes_apart_ends_and_keeps_nothing_of_it(options: Options, tmp_path: Path) -> None:
