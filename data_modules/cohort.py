@@ -88,17 +88,17 @@ def read_folds(cohort: str | Path, modality: Modality) -> dict[str, int]:
 
 
 def count_folds(cohort: str | Path) -> int:
-    """Returns K, the number of folds: one more than the highest fold of either manifest.
+    """Returns K, the number of folds: one more than the highest fold of either manifest; 0 where nobody has a label.
 
     Raises:
-        InputError: There are less than three folds, so that none is left to train on.
+        InputError: There are one or two folds, so that none is left to train on.
     """
     cohort = Path(cohort)
     folds = [_folds(_read_csv(file)["fold"], file) for file in _manifest_files(cohort)]
     highest = max((fold.max() for fold in folds if fold.notna().any()), default=-1)
-    if highest < 2:
+    if highest in (0, 1):
         raise InputError(
-            f"{cohort}: has {highest + 1} folds; test, validation and training need at least 3, ingest again"
+            f"{cohort}: has {int(highest) + 1} folds; test, validation and training need at least 3, ingest again"
         )
     return int(highest) + 1
 
@@ -107,16 +107,16 @@ def splits(manifest: pd.DataFrame, fold: int, n_folds: int) -> pd.Series:
     """Returns each case's part when ``fold`` is tested: ``"test"``, ``"val"``, ``"train"`` or ``""``.
 
     Test is fold j, validation fold (j + 1) mod K, training the rest; ``""`` marks patients without a fold, who have no
-    label and can only lend images to training.
+    label and can only lend images to training: all of them where K is 0.
 
     Raises:
         InputError: There is no such fold.
     """
-    if not 0 <= fold < n_folds:
+    if n_folds and not 0 <= fold < n_folds:
         raise InputError(f"fold {fold}: the cohort has folds 0 to {n_folds - 1}; choose one of them")
     folds = manifest["fold"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     part = np.select(
-        [np.isnan(folds), folds == fold, folds == (fold + 1) % n_folds], ["", "test", "val"], default="train"
+        [np.isnan(folds), folds == fold, folds == (fold + 1) % max(n_folds, 1)], ["", "test", "val"], default="train"
     )
     return pd.Series(part, index=manifest.index, name="split", dtype=str)
 

@@ -226,7 +226,7 @@ class CohortDataModule(pl.LightningDataModule):
         if not len(rows):
             raise InputError(
                 f"{self.cohort}: no labelled {self.modality} case is in the {parts[0]} part of fold {self.fold}; "
-                "ingest with fewer folds"
+                "ingest more labels, or with fewer folds"
             )
         return rows
 

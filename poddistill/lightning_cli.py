@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import wandb
-from jsonargparse import ArgumentError, set_parsing_settings
+from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from jsonargparse._namespace import NSKeyError
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
@@ -17,6 +17,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from data_modules.errors import InputError, UsageError
+from data_modules.unpaired import UnpairedDataModule
 from poddistill.training.checkpoints import read_checkpoint
 from poddistill.training.memory import keep_freed_memory
 from poddistill.training.precision import fastest_precision
@@ -50,6 +51,13 @@ class StageCLI(LightningCLI):
         # Lightning would let hyper-parameters stored in the checkpoint win over the configuration, so that
         # `fit --ckpt_path X --model.lr 0.5` trained with X's own rate. Here the configuration is what runs.
         return
+
+    def before_instantiate_classes(self) -> None:
+        """Leaves out what a student learned from beside its MRI where it is only scored: there is only MRI then."""
+        if self.subcommand in ("validate", "test", "predict"):
+            data = self.config[self.subcommand].data
+            if data.class_path == f"{UnpairedDataModule.__module__}.{UnpairedDataModule.__qualname__}":
+                data.init_args = Namespace(mri=data.init_args.mri)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer. SLURM's own script puts a job back into the queue, as `experiments/slurm` does.

@@ -97,6 +97,30 @@ def test_a_saved_configuration_scores_another_cohort_into_another_folder(
     assert set(pd.read_csv(tmp_path / "scored/predictions_all.csv")["case_id"]) == set(fewer["case_id"])
 
 
+def test_a_student_is_used_where_there_is_only_mri(pipeline: Path, tiny_cohort: Path, tmp_path: Path) -> None:
+    """Of patients without ultrasound and covariates; and with neither label nor fold, too."""
+    cohort, folder = tmp_path / "cohort", tmp_path / "student"
+    shutil.copytree(tiny_cohort, cohort)
+    shutil.copytree(pipeline / "student", folder)
+    (cohort / "tvus.csv").unlink()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["data"]["init_args"]["covariates"] = ["age"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    volumes = pd.read_csv(cohort / "mri.csv").drop(columns=["age"], errors="ignore")
+    saved = ("--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints/best.ckpt"))
+    scored = {}
+    for name, table in {"labelled": volumes, "unlabelled": volumes.assign(label=None, fold=None)}.items():
+        table.to_csv(cohort / "mri.csv", index=False)
+        run(["predict", *saved, "--cohort", str(cohort), "--run", str(tmp_path / name)])
+        scored[name] = pd.read_csv(tmp_path / name / "predictions_all.csv").set_index("case_id")["probability"]
+    assert set(scored["unlabelled"].index) == set(volumes["case_id"])
+    pd.testing.assert_series_equal(scored["unlabelled"].sort_index(), scored["labelled"].sort_index(), atol=1e-6)
+    with pytest.raises(InputError, match="no labelled mri case is in the val part of fold 0; ingest more labels"):
+        run(["test", *saved, "--cohort", str(cohort), "--run", str(tmp_path / "tested")])
+    with pytest.raises(InputError, match=r"tvus\.csv: no such file"):  # to train one, the rest is needed
+        run(["fit", "--config", str(folder / "config.yaml"), "--cohort", str(cohort), "--run", str(tmp_path / "fit")])
+
+
 def test_the_teachers_outputs_are_computed_once_and_right(pipeline: Path, options: Options, tmp_path: Path) -> None:
     (kept,) = (pipeline / "teacher/outputs").glob("*.pt")
     outputs = torch.load(kept, weights_only=True)
