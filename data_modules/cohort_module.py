@@ -182,6 +182,12 @@ class CohortDataModule(pl.LightningDataModule):
         """Labels (N,) that are trained on, float, 0 or 1."""
         return self.manifest["label"].to_numpy(dtype=float)[self._rows("train")]
 
+    @property
+    def trained_patients(self) -> set[str]:
+        """The ``patient_id`` of all whose images are trained on, with or without a label."""
+        lends = self.include_unlabelled or self.unlabelled_batch_size > 0
+        return set(self.manifest["patient_id"].iloc[self._rows("train", *(["unlabelled"] if lends else []))])
+
     def train_dataloader(self) -> DataLoader | CombinedLoader:
         """Returns the training loader; that of two kinds of batches, if unlabelled cases come beside the labelled."""
         loader = self._loader(self._trained_rows(), training=True)

@@ -92,6 +92,11 @@ class UnpairedDataModule(pl.LightningDataModule):
         """Labels (N,) of the MRI that are trained on, float, 0 or 1."""
         return self.mri.train_labels
 
+    @property
+    def trained_patients(self) -> set[str]:
+        """The ``patient_id`` of all whose images are trained on, those of the clips among them."""
+        return self.mri.trained_patients | (self.tvus.trained_patients if self.tvus is not None else set())
+
     def setup(self, stage: str) -> None:
         """Lets the parts know the trainer, from which they learn their process."""
         self.mri.trainer = self.trainer

@@ -18,7 +18,7 @@ from poddistill.pod.clips_in_batches import refuse_clips
 from poddistill.pod.cohorts import student_cohort, teacher_bank
 from poddistill.pod.detector import Batch, Detector
 from poddistill.pod.linear_probe import LinearProbe
-from poddistill.training.checkpoints import load_encoder
+from poddistill.training.checkpoints import load_encoder, refuse_trained_on
 from poddistill.training.optimisation import Optimisation
 
 
@@ -90,10 +90,13 @@ class StudentKD(Detector):
         """Looks up the frozen teacher's outputs, which never change, so each clip is seen once; prepares the transfer.
 
         Raises:
-            InputError: There is a teacher, but not all that distillation needs; or batches hold clips.
+            InputError: There is a teacher, but not all that distillation needs; batches hold clips; or an earlier
+                stage was trained on patients who are held out here.
         """
         super().on_fit_start()
         refuse_clips(self._data())
+        for checkpoint in filter(None, (self.init_encoder, self.teacher)):
+            refuse_trained_on(checkpoint, self._data().manifest)
         for name in ("transfer", "schedule"):
             if self.teacher and getattr(self, name) is None:
                 raise InputError(f"model.teacher is set, but model.{name} is not: give both, or no teacher")

@@ -1,8 +1,11 @@
 """Weights that pass from one stage to the next, checked before any training starts."""
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -33,6 +36,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"{path}: not a Lightning checkpoint (it has no state_dict); give a stage's best.ckpt")
     return checkpoint
+
+
+def hashed(patients: Iterable[str]) -> list[str]:
+    """Returns a hash of each patient_id, sorted: what a checkpoint holds under ``trained_patients``."""
+    return sorted(hashlib.blake2b(patient.encode(), digest_size=8).hexdigest() for patient in patients)
+
+
+def refuse_trained_on(path: str | Path, manifest: pd.DataFrame) -> None:
+    """Refuses to build on a checkpoint that has seen patients who are held out here.
+
+    Args:
+        path: A stage's checkpoint.
+        manifest: Of the cohort, with the columns patient_id and split.
+
+    Raises:
+        InputError: Images of validation or test patients were trained on, as they are for another fold.
+    """
+    held_out = set(hashed(manifest.loc[manifest["split"].isin(["val", "test"]), "patient_id"].unique()))
+    if seen := held_out & set(read_checkpoint(path).get("trained_patients", [])):
+        raise InputError(
+            f"{path}: was trained on {len(seen)} of the {len(held_out)} patients whom this run validates and tests on; "
+            "give the checkpoint of the same --fold"
+        )
 
 
 def load_encoder(encoder: nn.Module, path: str | Path, modality: Literal["mri", "tvus"] = "mri") -> None:

@@ -17,6 +17,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
 from data_modules.errors import InputError
+from poddistill.training.checkpoints import hashed
 from poddistill.training.scores import CaseScores
 
 
@@ -124,6 +125,12 @@ class BestCheckpoint(ModelCheckpoint):
     def _save_last(self, trainer: pl.Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Notes who was trained on, so that no later stage is judged on them."""
+        checkpoint["trained_patients"] = hashed(trainer.datamodule.trained_patients)  # type: ignore[attr-defined]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the last state; Lightning would do so in a dry run, too."""

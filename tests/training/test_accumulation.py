@@ -1,6 +1,7 @@
 """Accumulated batches make the step of one large batch."""
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ LABELS = [0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
 
 class Cases(pl.LightningDataModule):
     train_labels = np.array(LABELS)
+    manifest = pd.DataFrame({"split": "val", "label": [0.0, 1.0]})
 
     def __init__(self, batch_size: int) -> None:
         super().__init__()
