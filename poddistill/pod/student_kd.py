@@ -95,13 +95,13 @@ class StudentKD(Detector):
         """
         super().on_fit_start()
         refuse_clips(self._data())
-        for checkpoint in filter(None, (self.init_encoder, self.teacher)):
-            refuse_trained_on(checkpoint, self._data().manifest)
         for name in ("transfer", "schedule"):
             if self.teacher and getattr(self, name) is None:
                 raise InputError(f"model.teacher is set, but model.{name} is not: give both, or no teacher")
         if self.transfer is not None:
             self._prepare_transfer(self.transfer)
+        for checkpoint in filter(None, (self.init_encoder, self.teacher)):
+            refuse_trained_on(checkpoint, self._data().manifest)
         if self.probe is not None and self.trainer.ckpt_path is None:  # else the head goes on from where it was
             self._set_head(self.probe)
         if self.transfer is not None:  # last, for it may copy the network as training finds it
