@@ -64,8 +64,8 @@ class Run:
 def find_runs(paths: Iterable[Path | str]) -> list[Run]:
     """Return the runs at or below some folders, each once, in a fixed order: by method, cohort, seed and fold.
 
-    A stage folder is one that holds ``predictions.csv`` or ``metrics.csv``; what lies inside it is not searched. Nor are
-    linked folders: the teacher that a study with fewer labels shares belongs to the study that trained it.
+    A stage folder is one that holds ``predictions.csv`` or ``metrics.csv``; what lies inside it is not searched. Linked
+    folders are not, either: the teacher that a study with fewer labels shares belongs to the study that trained it.
     Methods come in the order of `METHOD_ORDER`, further ones after them by name.
 
     Args:
