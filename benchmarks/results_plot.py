@@ -58,7 +58,7 @@ def draw_differences(differences: pd.DataFrame, runs: pd.DataFrame, file: Path) 
         panel.set_yticks(
             range(len(differences)), [f"{row.method_a}  -  {row.method_b}" for row in differences.itertuples()]
         )
-        panel.invert_yaxis()
+        panel.set_ylim(len(differences) - 0.4, -0.6)  # the first on top
         panel.set_xlabel("difference in test AUROC: mean with 95 % interval, and each cohort")
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=150)
