@@ -3,9 +3,15 @@
     .venv/bin/python benchmarks/results.py runs/replicates/study-20labels --log study.log
     .venv/bin/python benchmarks/results.py
 
-With a study, its tables (`make study` wrote them), the configuration of each of its methods and its log are kept in
-`experiments/pod/results/<name>/`. `about.md` there says what was asked, and should be written before the study is run:
-its first line becomes the heading. Then, or without a study, `docs/results.md` and its figures are written anew.
+With a study, its tables (`make study` wrote them), the configuration of each of its methods, its log and what each of
+its runs predicted are kept in `experiments/pod/results/<name>/`. `about.md` there says what was asked, and should be
+written before the study is run: its first line becomes the heading. Then, or without a study, `docs/results.md` and its
+figures are written anew.
+
+What was predicted suffices to compare again, elsewhere or with further cohorts:
+
+    .venv/bin/python benchmarks/results.py runs/replicates/study-20labels --restore
+    .venv/bin/poddistill compare runs/replicates/study-20labels --out report --baseline student-mae --simulated
 """
 
 import argparse
@@ -20,12 +26,15 @@ from timing import table
 
 from poddistill.evaluation.attribution import attributions
 from poddistill.evaluation.report import p_value
+from poddistill.evaluation.runs import find_runs, read_predictions, write_predictions
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "experiments" / "pod" / "results"
 PAGE = ROOT / "docs" / "results.md"
 FIGURES = ROOT / "docs" / "figures"
 TABLES = ("comparison", "differences", "runs")
+PREDICTIONS = "predictions.csv.gz"
+RUN = ["method", "cohort", "seed", "fold"]
 PLAIN = re.compile(r"study(-\d+labels)?$")
 """Studies that differ in the number of labels alone."""
 BASELINE = "student-mae"
@@ -36,7 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, nargs="?", help="a study's runs, with its report")
     parser.add_argument("--log", type=Path, help="what `make study` printed")
+    parser.add_argument("--restore", action="store_true", help="write the published predictions to STUDY instead")
     arguments = parser.parse_args()
+    if arguments.restore:
+        if arguments.study is None:
+            parser.error("--restore needs the folder of the study's runs")
+        print(f"{arguments.study}: {restore(arguments.study)} runs restored")
+        return
     if arguments.study is not None:
         publish(arguments.study, arguments.log)
     studies = sorted(file.parent for file in PUBLISHED.glob("*/about.md") if (file.parent / "comparison.csv").exists())
@@ -45,7 +60,7 @@ def main() -> None:
 
 
 def publish(study: Path, log: Path | None) -> None:
-    """Keeps a study's tables, its methods' configurations and its log.
+    """Keeps a study's tables, what its runs predicted, its methods' configurations and its log.
 
     Raises:
         SystemExit: The study has no report, or nobody wrote what it asks.
@@ -57,6 +72,9 @@ def publish(study: Path, log: Path | None) -> None:
         if not (report / f"{name}.csv").is_file():
             raise SystemExit(f"error: {report / f'{name}.csv'} is missing: finish the study with make study")
         shutil.copy(report / f"{name}.csv", kept)
+    # without the time of writing, so that the same predictions are the same file; nine digits are all of float32
+    compression = {"method": "gzip", "mtime": 0}
+    predictions(study).to_csv(kept / PREDICTIONS, index=False, compression=compression, float_format="%.9g")
     configurations = kept / "configurations"
     shutil.rmtree(configurations, ignore_errors=True)
     configurations.mkdir()
@@ -64,6 +82,40 @@ def publish(study: Path, log: Path | None) -> None:
         shutil.copy(file, configurations / f"{file.parent.name}.yaml")
     if log is not None:
         shutil.copy(log, kept / "study.log")
+
+
+def predictions(study: Path) -> pd.DataFrame:
+    """Returns what the compared runs of a study predicted: their predictions, with the columns `RUN` in front."""
+    compared = set(pd.read_csv(study / "report" / "runs.csv")[RUN].itertuples(index=False, name=None))
+    tables = []
+    for run in find_runs(sorted(study.glob("cohort*"))):
+        key = (run.method, run.cohort, run.seed, run.fold)
+        if key in compared:
+            table = read_predictions(run.predictions)
+            tables.append(table.assign(**dict(zip(RUN, key, strict=True)), label=table["label"].astype("Int64")))
+    every = pd.concat(tables, ignore_index=True)
+    return every[[*RUN, *every.columns.drop(RUN)]]
+
+
+def restore(study: Path) -> int:
+    """Writes the published predictions of a study back to its run folders, and returns of how many runs.
+
+    Runs that have predictions keep them: these are newer, or the published ones.
+
+    Raises:
+        SystemExit: None were published.
+    """
+    published = PUBLISHED / study.name / PREDICTIONS
+    if not published.is_file():
+        raise SystemExit(f"error: {published} is missing: name the folder as the published study is named")
+    restored = 0
+    ids = {"case_id": str, "patient_id": str, "label": "Int64"}
+    for (method, cohort, seed, fold), table in pd.read_csv(published, dtype=ids).groupby(RUN):
+        folder = study / f"cohort{cohort}" / f"seed{seed}-fold{fold}" / str(method)
+        if not (folder / "predictions.csv").exists():
+            write_predictions(table.drop(columns=RUN), folder)
+            restored += 1
+    return restored
 
 
 def page(studies: list[Path]) -> str:

@@ -65,6 +65,12 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
     kept = tmp_path / "results" / "study-20labels"
     assert (kept / "configurations" / "student.yaml").read_text().startswith("method: student\nseed_everything: 0\n")
     assert (kept / "study.log").read_text() == "all of it\n"
+    again = tmp_path / "elsewhere" / "study-20labels"
+    assert results.restore(again) == 9
+    compare([again], again / "report", baseline="student-mae", resamples=20)
+    for name in results.TABLES:
+        pd.testing.assert_frame_equal(pd.read_csv(again / "report" / f"{name}.csv"), pd.read_csv(kept / f"{name}.csv"))
+    assert results.restore(again) == 0
     page = results.page(sorted(kept.parent.glob("study*"), reverse=True))
     assert page.startswith("# Results\n\nWhat was found.\n\n![Test AUROC")
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == {
@@ -81,3 +87,5 @@ def test_an_unfinished_study_is_not_published(results: ModuleType, tmp_path: Pat
     (tmp_path / "results" / "study" / "about.md").write_text("# A study\n")
     with pytest.raises(SystemExit, match=r"comparison\.csv is missing: finish the study with make study"):
         results.publish(tmp_path / "runs" / "study", None)
+    with pytest.raises(SystemExit, match=r"predictions\.csv\.gz is missing"):
+        results.restore(tmp_path / "runs" / "study")
