@@ -110,10 +110,10 @@ def restore(study: Path) -> int:
         raise SystemExit(f"error: {published} is missing: name the folder as the published study is named")
     restored = 0
     ids = {"case_id": str, "patient_id": str, "label": "Int64"}
-    for (method, cohort, seed, fold), table in pd.read_csv(published, dtype=ids).groupby(RUN):
+    for (method, cohort, seed, fold), cases in pd.read_csv(published, dtype=ids).groupby(RUN):
         folder = study / f"cohort{cohort}" / f"seed{seed}-fold{fold}" / str(method)
         if not (folder / "predictions.csv").exists():
-            write_predictions(table.drop(columns=RUN), folder)
+            write_predictions(cases.drop(columns=RUN), folder)
             restored += 1
     return restored
 
@@ -178,7 +178,8 @@ def section(study: Path) -> str:
     parts.append(f"![Differences in AUROC](figures/{figure})")
     parts += [f"- {sentence}" for sentence in attributions(differences, BASELINE, list(methods["method"]))]
     folder = f"experiments/pod/results/{study.name}"
-    parts.append(f"Tables, configurations and log: [`{folder}`](../{folder}).")
+    kept = "configurations, log and predictions" if (study / PREDICTIONS).exists() else "configurations and log"
+    parts.append(f"Tables, {kept}: [`{folder}`](../{folder}).")
     return "\n\n".join(parts)
 
 
