@@ -151,7 +151,7 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--cohort", type=Path, default=COHORT, help="cohort folder (default: the demo's)")
     parser.add_argument("--seeds", type=int, default=3, help="pre-trainings of each side (default: 3)")
-    parser.add_argument("--epochs", type=int, default=32, help="of a pre-training (default: 32, the demo's)")
+    parser.add_argument("--epochs", type=int, default=32, help="of a pre-training (default: 32, the demo has 24)")
     parser.add_argument("--steps", type=int, default=10, help="training steps a timed round (default: 10)")
     arguments: argparse.Namespace = parser.parse_args()
     start = time.perf_counter()
