@@ -103,15 +103,18 @@ def count_folds(cohort: str | Path) -> int:
     return int(highest) + 1
 
 
-def splits(manifest: pd.DataFrame, fold: int, n_folds: int) -> pd.Series:
+def splits(manifest: pd.DataFrame, fold: int | None, n_folds: int) -> pd.Series:
     """Returns each case's part when ``fold`` is tested: ``"test"``, ``"val"``, ``"train"`` or ``""``.
 
     Test is fold j, validation fold (j + 1) mod K, training the rest; ``""`` marks patients without a fold, who have no
-    label and can only lend images to training: all of them where K is 0.
+    label and can only lend images to training: all of them where K is 0. Without a test fold, for models that were trained on
+    another cohort, every patient with a fold is in the test.
 
     Raises:
         InputError: There is no such fold.
     """
+    if fold is None:
+        return manifest["fold"].notna().map({True: "test", False: ""}).rename("split").astype(str)
     if n_folds and not 0 <= fold < n_folds:
         raise InputError(f"fold {fold}: the cohort has folds 0 to {n_folds - 1}; choose one of them")
     folds = manifest["fold"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)

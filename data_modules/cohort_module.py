@@ -100,7 +100,8 @@ class CohortDataModule(pl.LightningDataModule):
       of the training folds and of those without a fold, with their labels hidden; images come as they are stored
       and become float32 on their device, by `on_after_batch_transfer`, which halves or quarters what is handed over,
     - validation: the labelled cases of fold (j + 1) mod K,
-    - test: the labelled cases of the validation fold and of the test fold j, told apart by ``manifest["split"]``,
+    - test: the labelled cases of the validation fold and of the test fold j, told apart by ``manifest["split"]``; without
+      a fold, all labelled cases,
     - prediction: every case.
 
     Order depends on seed, epoch and process alone.
@@ -111,7 +112,7 @@ class CohortDataModule(pl.LightningDataModule):
 
     Args:
         cohort: The cohort folder, as `poddistill ingest` writes it.
-        fold: The test fold j, counted from 0.
+        fold: The test fold j, counted from 0; None, where nothing is trained or selected on this cohort: all.
         batch_size: Cases a batch and a process.
         include_unlabelled: Train on all images, labels hidden, as for pre-training.
         n_labelled: Train with at most this many labels, at least 2, drawn with the seed in the ratio of the classes;
@@ -138,7 +139,7 @@ class CohortDataModule(pl.LightningDataModule):
     def __init__(
         self,
         cohort: str,
-        fold: int = 0,
+        fold: int | None = 0,
         batch_size: int = 32,
         include_unlabelled: bool = False,
         n_labelled: int | None = None,
@@ -228,11 +229,13 @@ class CohortDataModule(pl.LightningDataModule):
         Raises:
             InputError: There is none.
         """
+        if "test" not in parts:
+            self._refuse_no_fold()
         rows = np.flatnonzero(self.manifest["split"].isin(parts) & self.manifest["label"].notna())
         if not len(rows):
+            where = "there" if self.fold is None else f"in the {parts[0]} part of fold {self.fold}"
             raise InputError(
-                f"{self.cohort}: no labelled {self.modality} case is in the {parts[0]} part of fold {self.fold}; "
-                "ingest more labels, or with fewer folds"
+                f"{self.cohort}: no labelled {self.modality} case is {where}; ingest more labels, or with fewer folds"
             )
         return rows
 
@@ -270,12 +273,17 @@ class CohortDataModule(pl.LightningDataModule):
         return np.flatnonzero(self.manifest["split"].isin(parts))
 
     def _trained_rows(self) -> np.ndarray:
+        self._refuse_no_fold()
         rows = self._rows("train", "unlabelled") if self.include_unlabelled else self._rows("train")
         if not len(rows):
             raise InputError(
                 f"{self.cohort}: no labelled {self.modality} case is left to train on; add labels and ingest again"
             )
         return rows
+
+    def _refuse_no_fold(self) -> None:
+        if self.fold is None:
+            raise InputError("fold is null, which leaves every labelled case to the test: give the number of one")
 
     def _beside(self, rows: np.ndarray, batch_size: int, steps: int, hide_labels: bool = False) -> DataLoader:
         world_size = self.trainer.world_size if self.trainer is not None else 1

@@ -233,7 +233,9 @@ def _add_stage_verb(verbs: Any, verb: str, does: str) -> None:
     parser.add_argument("--run", metavar="DIR", help="run folder, ${run} in the files")
     parser.add_argument("--method", metavar="NAME", help="name in logs and tables, ${method} in the files")
     parser.add_argument("--cohort", metavar="DIR", help="cohort folder, ${cohort} in the files")
-    parser.add_argument("--fold", type=int, metavar="N", help="test fold, ${fold} in the files")
+    parser.add_argument(
+        "--fold", metavar="N", help="test fold, ${fold} in the files; null: every labelled case, on another cohort"
+    )
     parser.add_argument("--profile.KEY", metavar="VALUE", help="a value of the profile, e.g. --profile.mae_epochs 10")
     parser.add_argument("--ckpt_path", metavar="FILE", help="fit: resume this run; else: the weights to use")
     parser.add_argument(

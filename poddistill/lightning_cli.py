@@ -38,7 +38,9 @@ class StageCLI(LightningCLI):
         )
         parser.add_argument("--cohort", type=str, help="Cohort folder, as `poddistill ingest` writes it.")
         parser.add_argument("--method", type=str, help="Name of the stage or baseline in logs and tables.")
-        parser.add_argument("--fold", type=int, default=0, help="Test fold, counted from 0.")
+        parser.add_argument(
+            "--fold", type=int | None, default=0, help="Test fold, counted from 0; null: all, on another cohort."
+        )
         parser.add_argument("--profile", type=dict, default={}, help="Sizes and budgets that stage files refer to.")
         parser.add_argument(
             "--test_after_fit",

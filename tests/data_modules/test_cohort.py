@@ -135,6 +135,7 @@ def test_splits_follow_the_rule_and_part_the_patients(write_cohort: WriteCohort)
         assert not parts["val"] & parts["test"]
     with pytest.raises(InputError, match="fold 5: the cohort has folds 0 to 4"):
         splits(manifest, 5, 5)
+    assert (splits(manifest, None, 5) == manifest["fold"].notna().map({True: "test", False: ""})).all()
 
 
 @pytest.mark.parametrize(

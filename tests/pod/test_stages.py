@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from data_modules.errors import InputError, UsageError
 from data_modules.unpaired import UnpairedDataModule
 from poddistill import lightning_cli
+from poddistill.evaluation.compare import compare
 from poddistill.lightning_cli import StageCLI, run
 from poddistill.pod.student_kd import StudentKD
 from poddistill.pod.teacher_tvus import TeacherTVUS
@@ -95,6 +96,15 @@ def test_a_saved_configuration_scores_another_cohort_into_another_folder(
     assert (folder / "predictions.csv").read_bytes() == before
     assert (tmp_path / "scored/predictions.csv").is_file()
     assert set(pd.read_csv(tmp_path / "scored/predictions_all.csv")["case_id"]) == set(fewer["case_id"])
+    external = (*saved, "--cohort", str(tmp_path / "cohort"), "--run", str(tmp_path / "external"), "--fold", "null")
+    run(["test", *external])
+    tested = pd.read_csv(tmp_path / "external/predictions.csv")
+    assert set(tested["case_id"]) == set(fewer.loc[fewer["label"].notna(), "case_id"])
+    assert set(tested["split"]) == {"test"}
+    assert compare([tmp_path / "external"], tmp_path / "compared", resamples=10).table["n"].item() == len(tested)
+    for verb in ("fit", "validate"):
+        with pytest.raises(InputError, match="fold is null, which leaves every labelled case to the test"):
+            run([verb, *external[: 2 if verb == "fit" else 4], *external[4:]])
 
 
 def test_a_student_is_used_where_there_is_only_mri(pipeline: Path, tiny_cohort: Path, tmp_path: Path) -> None:
