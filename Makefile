@@ -14,6 +14,7 @@ STRATEGY ?= auto
 JOBS     ?= 2
 ARGS     ?=
 LAUNCH   ?=
+PUBLISH  ?=
 LABELS   ?=
 NOISE    ?=
 REGIME   ?=
@@ -56,13 +57,17 @@ ARMS    ?= $(if $(strip $(COVARIATES)),student covariates) $(filter-out student-
 METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
+# A run folder is not named by its cohort, and what is there already would be taken for the other cohort's.
+OTHER := $(if $(filter-out help setup test lint bench clean,$(MAKECMDGOALS)),$(shell grep -hs '^cohort: ' $(RUN)/*/config.yaml | grep -vx 'cohort: $(COHORT)' | head -1))
+$(if $(OTHER),$(error $(RUN) holds runs of COHORT=$(lastword $(OTHER)): name that one, or give $(or $(COHORT),another cohort) a RUNS= of its own))
+
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble student-prevalence covariates covariates--own $(BASELINES) $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto JOBS=2 COVARIATES=age,pain ARGS="..."'
-	@echo 'studies:   SEEDS=5 FIRST=101 FOLDS=1 ARMS="student-mae ..." LABELS=80 NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..."'
+	@echo 'studies:   SEEDS=5 FIRST=101 FOLDS=1 ARMS="student-mae ..." LABELS=80 NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..." PUBLISH=1'
 
 # ---------------------------------------------------------------- set-up
 setup: $(SETUP) ## the virtual environment .venv with the poddistill command
@@ -221,7 +226,7 @@ ifeq ($(COHORT),$(SIMULATED))
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline PROFILE=$(PROFILE) RUNS=$(RUNS)/replicates \
 	  REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed OMP_NUM_THREADS=$(OMP_THREADS) || exit 1; done
 	$(POD) compare $(REPLICATES) --out $(RUNS)/replicates/$(NAME)/report --baseline student-mae --simulated $(PAIRS)
-	@if [ -f experiments/pod/results/$(NAME)/about.md ]; then $(BIN)/python benchmarks/results.py $(RUNS)/replicates/$(NAME); fi
+	$(if $(PUBLISH),$(BIN)/python benchmarks/results.py $(RUNS)/replicates/$(NAME))
 else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
 	  $(MAKE) --no-print-directory pipeline PROFILE=$(PROFILE) SEED=$$seed FOLD=$$fold || exit 1; done; done

@@ -107,8 +107,8 @@ def splits(manifest: pd.DataFrame, fold: int | None, n_folds: int) -> pd.Series:
     """Returns each case's part when ``fold`` is tested: ``"test"``, ``"val"``, ``"train"`` or ``""``.
 
     Test is fold j, validation fold (j + 1) mod K, training the rest; ``""`` marks patients without a fold, who have no
-    label and can only lend images to training: all of them where K is 0. Without a test fold, for models that were trained on
-    another cohort, every patient with a fold is in the test.
+    label and can only lend images to training: all of them where K is 0. Without a test fold, for models that
+    were trained on another cohort, every patient with a fold is in the test.
 
     Raises:
         InputError: There is no such fold.

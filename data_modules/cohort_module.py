@@ -100,8 +100,8 @@ class CohortDataModule(pl.LightningDataModule):
       of the training folds and of those without a fold, with their labels hidden; images come as they are stored
       and become float32 on their device, by `on_after_batch_transfer`, which halves or quarters what is handed over,
     - validation: the labelled cases of fold (j + 1) mod K,
-    - test: the labelled cases of the validation fold and of the test fold j, told apart by ``manifest["split"]``; without
-      a fold, all labelled cases,
+    - test: the labelled cases of the validation fold and of the test fold j, told apart by ``manifest["split"]``;
+      without a fold, all labelled cases,
     - prediction: every case.
 
     Order depends on seed, epoch and process alone.

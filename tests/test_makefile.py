@@ -259,6 +259,16 @@ def test_a_missing_cohort_is_told(tmp_path: Path) -> None:
     assert "poddistill ingest" in result.stderr
 
 
+def test_runs_of_another_cohort_are_not_taken_for_those_of_this_one(finished: Path) -> None:
+    (finished / "runs/demo/seed0-fold0/mae/config.yaml").write_text(f"data:\n  cohort: x\ncohort: {finished}/cohort\n")
+    assert planned(finished, "pipeline") == set()
+    (finished / "cohort").rename(finished / "moved")
+    command = ["make", "--dry-run", "pipeline", f"COHORT={finished}/moved", f"RUNS={finished}/runs"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"seed0-fold0 holds runs of COHORT={finished}/cohort: name that one, or give {finished}/moved" in done.stderr
+
+
 def test_help_lists_every_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = (

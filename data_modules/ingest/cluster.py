@@ -35,7 +35,7 @@ def open_cluster(address: str, folders: Iterable[Path], limits: Limits) -> Itera
         from distributed import Client
     except ImportError as error:
         raise InputError(
-            "--scheduler needs dask.distributed; install it with: pip install 'poddistill[dask]'"
+            "--scheduler needs dask.distributed; install it with: pip install --editable '.[dask]'"
         ) from error
     try:
         file = {"address": address}
