@@ -49,11 +49,11 @@ class AnchoredFeatures(Transfer):
     """L_KD = 1/n sum_i d(W h_i + c, z_i), over the n MRI of a batch, labelled or not, whose patient has clips as well.
 
     h_i is what the student's head reads of MRI i; z_i the mean over the patient's clips of what the teacher's head
-    reads, each feature standardised over all clips (one that never changes is 0). W and c, a linear layer, train with
-    the student and are not used without the teacher. d(p, z) is 1 - p . z / (|p| |z|) for `cosine` and |p - z|^2 / F
-    for `mse`, F the teacher's features. A regression of a teacher's features as in FitNets (Romero et al., ICLR 2015,
-    arXiv 1412.6550), who regress hidden layers of a teacher with the same input; patients as anchors, standardised
-    features and the cosine are ours.
+    reads, each feature standardised over all clips (one that changes by rounding at most is 0). W and c, a linear
+    layer, train with the student and are not used without the teacher. d(p, z) is 1 - p . z / (|p| |z|) for `cosine`
+    and |p - z|^2 / F for `mse`, F the teacher's features. A regression of a teacher's features as in FitNets (Romero
+    et al., ICLR 2015, arXiv 1412.6550), who regress hidden layers of a teacher with the same input; patients as
+    anchors, standardised features and the cosine are ours.
 
     Args:
         student_width: Width of h.
@@ -88,10 +88,11 @@ class AnchoredFeatures(Transfer):
         wanted, given = self.projection.out_features, bank.features.shape[1]
         if given != wanted:
             raise InputError(f"teacher_features is {wanted}, but the teacher has {given}: set it to {given}")
-        deviation, mean = torch.std_mean(bank.features, dim=0, correction=0)
-        # A feature that never changes may have a deviation of a rounding error; divided by it, that would count.
-        constant = bank.features.amax(0) == bank.features.amin(0)
-        standardised = torch.where(constant, 0.0, (bank.features - mean) / deviation)
+        features = bank.features.double()
+        deviation, mean = torch.std_mean(features, dim=0, correction=0)
+        # A feature that hardly changes may have a deviation of a rounding error; divided by it, that would count.
+        varies = deviation > 1e-6 * features.abs().amax(0)
+        standardised = torch.where(varies, (features - mean) / deviation, 0.0)
         self.rows, self.features = _patient_means(cohort, bank, standardised)
 
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:

@@ -68,7 +68,8 @@ class CovariateLikelihood(Transfer):
             InputError: There are no covariates, no MRI to learn from, or what is fitted on is of one label.
         """
         self.covariates.prepare(cohort, bank)
-        self.evidence = self.covariates.targets.logit() - self.covariates.fitted_mean.logit()
+        # Not from q, which rounds to 0 or 1 for a patient of whom the model is sure: her evidence would be infinite.
+        self.evidence = self.covariates.log_odds - self.covariates.fitted_mean.logit()
 
     def soft_labels(self) -> Tensor:
         """Returns what the covariates alone tell of all volumes, float32 (M,); nan for those that are not taught."""

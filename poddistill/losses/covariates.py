@@ -63,10 +63,14 @@ class CovariateTargets(Transfer):
         self.needs_unlabelled = not labelled
         self.shuffled = shuffled
         self.targets = torch.empty(0)
+        self.log_odds = torch.empty(0)
         self.fitted_mean = torch.tensor(torch.nan)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
-        """Sets q, float32 (M,), for the MRI that train and have covariates, nan for all others; and the fitted mean.
+        """Sets q and logit(q), float32 (M,), for the MRI that train and have covariates, nan for all others.
+
+        `targets` holds q and `log_odds` logit(q), which stays finite where q rounds to 0 or 1. `fitted_mean` becomes
+        the mean of what the model is fitted on.
 
         Raises:
             InputError: There are no covariates, no MRI to learn from, or what is fitted on is of one label.
@@ -82,7 +86,8 @@ class CovariateTargets(Transfer):
         known = recorded & ~targets.isnan()
         self.fitted_mean = targets[known].mean().cpu()
         model = fit_logistic(covariates[known], targets[known], self.penalty)
-        self.targets = _soft_labels(cohort, model, self.prevalence, self.labelled, self.shuffled)
+        scores = _log_odds(cohort, model, self.prevalence, self.labelled, self.shuffled)
+        self.targets, self.log_odds = scores.sigmoid().float(), scores.float()
 
     def soft_labels(self) -> Tensor:
         """Returns q of all volumes, float32 (M,); nan where none is taught."""
@@ -118,10 +123,10 @@ def fit_logistic(covariates: Tensor, targets: Tensor, penalty: float = 1.0) -> t
     return fit_soft_logistic(covariates, targets, penalty)
 
 
-def _soft_labels(
+def _log_odds(
     cohort: StudentCohort, model: tuple[Tensor, float], prevalence: float | None, labelled: bool, shuffled: bool
 ) -> Tensor:
-    """Returns q of all volumes, float32 (M,), on the CPU; nan for those that do not train or without any covariate.
+    """Returns logit(q) of all volumes, float64 (M,), on the CPU; nan for those that do not train or have no covariate.
 
     Raises:
         InputError: No volume could be learnt from.
@@ -140,9 +145,9 @@ def _soft_labels(
         scores = scores + brentq(lambda shift: expit(scores + shift).mean() - prevalence, low, high)
     if shuffled:
         scores = np.random.default_rng(0).permutation(scores)
-    targets = torch.full(trains.shape, torch.nan)
-    targets[trains] = torch.from_numpy(expit(scores)).float()
-    return targets
+    log_odds = torch.full(trains.shape, torch.nan, dtype=torch.float64)
+    log_odds[trains] = torch.from_numpy(scores)
+    return log_odds
 
 
 def _soft_label_loss(student: StudentBatch, targets: Tensor, labelled: bool) -> Tensor:

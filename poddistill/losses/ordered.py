@@ -1,7 +1,9 @@
 """Transfer by rank: the order of the cases is the student's, the values they are given are the teacher's."""
 
+from typing import Any
+
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from data_modules.errors import InputError
 from poddistill.losses.distillation import DistillationLoss
@@ -63,13 +65,18 @@ class QuantileAlignment(Transfer):
     of them that is below s_i, and half of the part that equals it, itself included. Q is the quantile function of
     pi F_1 + (1 - pi) F_0, F_y the empirical distribution of the teacher's logits on clips with label y, and pi the
     prevalence: the student's distribution is drawn to the one that the teacher would give a cohort of this prevalence.
-    l is `loss`. No gradient flows through ranks. Ours; in every process of a run, ranks are those of its own cases.
+    l is `loss`. No gradient flows through ranks. Ours.
+
+    The queue is kept in checkpoints, so a run of one process that is resumed goes on where it was. Where a run has
+    several, each ranks its own cases among its own queue, and a checkpoint holds that of process 0 alone: resumed, all
+    start from it, so the ranks of the others, and what is learnt from them, are no longer those of a run that was never
+    interrupted.
 
     Args:
         loss: Compares the outputs.
         prevalence: pi, in (0, 1); None takes that of the training labels.
         queue: Logits of earlier batches, without gradient, to rank among as well: a small batch ranks coarsely, but
-            old logits are of an older student. 0 ranks within the batch. A run that is resumed starts with none.
+            old logits are of an older student. 0 ranks within the batch.
         labelled: Take labelled MRI as well, ranked together with the others.
 
     Raises:
@@ -90,7 +97,9 @@ class QuantileAlignment(Transfer):
         self.labelled = labelled
         self.needs_unlabelled = not labelled
         self.pi = prevalence
-        self.recent: Tensor | None = None
+        # No buffer: its size changes, an average of weights would average it, too, and process 0 would overwrite it.
+        self.recent = torch.empty(0)
+        self.register_load_state_dict_pre_hook(_without_queue)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
         """Takes the prevalence from the training labels, unless it is given.
@@ -117,10 +126,25 @@ class QuantileAlignment(Transfer):
         if self.pi is None:
             raise RuntimeError("the prevalence is not set: call prepare with the cohort first")
         logits = (student.logits if self.labelled else student.logits[student.labels.isnan()]).float()
-        recent = logits.new_empty(0) if self.recent is None else self.recent
-        pool = torch.cat([recent, logits.detach()])
-        self.recent = pool[max(len(pool) - self.queue, 0) :]
+        pool = torch.cat([self.recent.to(logits.device), logits.detach()])
+        self.recent = self._last(pool)
         below, equal = ((compare(pool, logits[:, None])).sum(1) for compare in (torch.lt, torch.eq))
         free, obliterated = (bank.logits[bank.labelled(label)] for label in (0, 1))
         targets = mixture_quantiles(free, obliterated, self.pi, (below + equal / 2) / max(len(pool), 1))
         return self.loss(logits, targets).sum() / max(len(logits), 1)
+
+    def get_extra_state(self) -> Tensor:
+        """Returns float32 (n,), the queue from the oldest logit to the latest; n is 0 before the first batch."""
+        return self.recent
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes what `get_extra_state` returned; of a longer queue than this one, the latest logits."""
+        self.recent = self._last(state).clone()
+
+    def _last(self, logits: Tensor) -> Tensor:
+        return logits[max(len(logits) - self.queue, 0) :]
+
+
+def _without_queue(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Lets a checkpoint that was written before the queue was kept load, with an empty one."""
+    state.setdefault(f"{prefix}_extra_state", torch.empty(0))

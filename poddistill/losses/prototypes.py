@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional
 
 from data_modules.errors import InputError
@@ -28,6 +28,10 @@ class GroupPrototypes(Transfer):
 
     v = 1, or N / (2 N_c) where classes are balanced. The first p_ck is s_ck. Its gradient is taken as that of s_ck in
     full, not 1 - momentum of it: the weights that made p_ck' have hardly moved since.
+
+    In a run of several processes each has the loss of its own batch, with its own s_ck; the p_ck that is kept for the
+    next batch takes in the mean over the batches of all, so it is the same in every process and the one that a
+    checkpoint holds.
 
     After Hu et al., "Pairing-free Group-level Knowledge Distillation for Robust Gastrointestinal Lesion Classification
     in White-Light Endoscopy", AAAI 2026 (arXiv 2601.09209). Theirs is to form groups of one class in either modality
@@ -119,10 +123,10 @@ class GroupPrototypes(Transfer):
         """Returns the loss; 0 where no volume has a label. A group that the batch lacks adds nothing."""
         projected = self.space(student.features)
         labelled = ~student.labels.isnan()
-        if not labelled.any():
-            return 0 * projected.sum()  # of the graph: every process has a gradient for each weight
         with torch.autocast(projected.device.type, enabled=False):
-            return self._loss(projected[labelled], student.labels[labelled].long())
+            loss = self._loss(projected[labelled], student.labels[labelled].long())
+        # 0 of the graph: every process has a gradient for each weight.
+        return loss if labelled.any() else 0 * projected.sum()
 
     def _loss(self, projected: Tensor, labels: Tensor) -> Tensor:
         _, per_class, width = self.teacher_prototypes.shape
@@ -133,13 +137,11 @@ class GroupPrototypes(Transfer):
         contrast = (torch.where(labels == 1, positive, negative) * losses).mean()
 
         members = functional.one_hot(labels * per_class + own.argmax(1), 2 * per_class).to(projected.dtype)  # (n, 2K)
-        counts = members.sum(0)
-        means = members.T @ projected / counts.clamp(min=1)[:, None]  # (2K, F)
-        groups = means + (self.momentum * self.seen * (self.student_prototypes - means)).detach()
-        present = counts > 0
+        counts, sums = members.sum(0)[:, None], members.T @ projected  # (2K, 1), (2K, F)
+        groups = self._moved(sums / counts.clamp(min=1))
+        present = counts[:, 0] > 0
         if self.training:
-            self.student_prototypes.copy_(torch.where(present[:, None], groups.detach(), self.student_prototypes))
-            self.seen.copy_(torch.maximum(self.seen, present[:, None].float()))
+            self._remember(sums.detach(), counts)
         teacher = self.teacher_prototypes.flatten(0, 1)
         if self.distance == "cosine":
             distances = 1 - functional.cosine_similarity(groups, teacher, dim=-1)
@@ -147,6 +149,21 @@ class GroupPrototypes(Transfer):
             distances = (groups - teacher).square().sum(-1) / width
         group = distances[present].mean()
         return self.group_weight * group + self.contrast_weight * contrast
+
+    def _moved(self, means: Tensor) -> Tensor:
+        """Returns p (2K, F) after a batch with the means s (2K, F), with the gradient of those."""
+        return means + (self.momentum * self.seen * (self.student_prototypes - means)).detach()
+
+    def _remember(self, sums: Tensor, counts: Tensor) -> None:
+        # Of all processes, for each begins a batch with the buffers of process 0; one without labels takes part, too.
+        seen = torch.cat([sums, counts], 1)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(seen)
+        sums, counts = seen[:, :-1], seen[:, -1:]
+        present = counts > 0
+        kept = self._moved(sums / counts.clamp(min=1))
+        self.student_prototypes.copy_(torch.where(present, kept, self.student_prototypes))
+        self.seen.copy_(torch.maximum(self.seen, present.float()))
 
 
 def _centres(features: Tensor, k: int) -> Tensor:

@@ -15,7 +15,8 @@ class LinearProbe:
 
     Linear probing, then fine-tuning (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
     Out-of-Distribution", ICLR 2022). A head that starts at random sends gradients of no sense through the encoder at
-    first. Features are standardised over the volumes of the fit, and the head is then scaled back to the encoder's own.
+    first. Features are standardised over the volumes of the fit, but one that changes by rounding at most is centred
+    only; the head is then scaled back to the encoder's own.
 
     Args:
         penalty: Ridge on the weights of standardised features, against the sum over volumes; above 0.
@@ -49,10 +50,11 @@ class LinearProbe:
             )
         training = encoder.training
         encoder.eval()
-        features = torch.cat([encoder(volumes).float().cpu() for volumes in batches])
+        features = torch.cat([encoder(volumes).float().cpu() for volumes in batches]).double()
         encoder.train(training)
         mean, spread = features.mean(0), features.std(0)
-        spread[spread == 0] = 1
+        # Not 0: what a feature changes by may be a rounding error, which must not count like a feature that tells.
+        spread = torch.where(spread > 1e-6 * features.abs().amax(0), spread, 1.0)
         weights, bias = fit_soft_logistic((features - mean) / spread, targets, self.penalty)
         head.weight.copy_((weights / spread)[None])
         head.bias.fill_(bias - float(weights / spread @ mean))

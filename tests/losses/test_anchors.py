@@ -62,6 +62,19 @@ def test_features_of_anchored_patients_regress_the_standardised_ones_of_the_teac
     assert transfer.projection.weight.grad.abs().sum() > 0
 
 
+def test_a_feature_that_changes_by_rounding_alone_is_not_standardised(make_bank, make_cohort):
+    features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    features[:, 2] = 0.1
+    features[::2, 2] = torch.tensor(0.1).nextafter(torch.tensor(1.0))
+    features[:, 1] = 100 + 1e-3 * features[:, 1]  # little, but more than rounding
+    bank = make_bank([1.0, 0.0] * 3, features=features, patients=range(6))
+    transfer = AnchoredFeatures(4, 3)
+    transfer.prepare(make_cohort([0.0] * 6), bank)
+    assert not transfer.features[:, 2].any()
+    expected = (features - features.double().mean(0)) / features.double().std(0, correction=0)
+    torch.testing.assert_close(transfer.features[:, :2], expected[:, :2].float())
+
+
 @pytest.mark.parametrize("distance", ["cosine", "mse"])
 def test_a_batch_without_anchored_patients_adds_nothing_but_reaches_every_parameter(distance, cohorts, make_student):
     transfer = AnchoredFeatures(4, 3, distance)

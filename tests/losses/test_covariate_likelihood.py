@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from data_modules.errors import InputError
 from poddistill.losses.covariate_likelihood import CovariateLikelihood
-from poddistill.losses.covariates import CovariateTargets
+from poddistill.losses.covariates import CovariateTargets, fit_logistic
 
 NAN = float("nan")
 
@@ -120,6 +120,27 @@ def test_volumes_without_any_covariate_teach_nothing(cohorts, make_student):
     logits = torch.linspace(-1, 1, 60)
     some = transfer(unlabelled_batch(make_student, logits), bank)
     assert_close(some, transfer(unlabelled_batch(make_student, logits[:10]), bank))
+
+
+def test_evidence_of_patients_of_whom_the_model_is_sure_is_finite(make_cohort, make_student):
+    """Few labels, which many covariates separate, and next to no ridge: probabilities are 0 and 1 in float32."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.arange(320) % 2).float()
+    covariates = torch.randn(320, 12, generator=generator) + 2 * (2 * labels[:, None] - 1)
+    covariates[20:] *= 4
+    known = torch.where(torch.arange(320) < 20, labels, NAN)
+    transfer = prepared(
+        CovariateLikelihood("mri-labels", penalty=0.01), make_cohort(known.tolist(), covariates=covariates), None
+    )
+    assert (transfer.soft_labels()[20:] == 1).any()
+    model = fit_logistic(covariates[:20], labels[:20], 0.01)
+    expected = covariates.double() @ model[0].double() + model[1]  # of as many free as obliterated, so logit(pi) = 0
+    assert_close(transfer.evidence, expected.float())
+    logits = torch.zeros(300, requires_grad=True)
+    loss = transfer(unlabelled_batch(make_student, logits, start=20), None)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
 
 
 def test_bad_options_are_told_in_one_line(cohorts, make_cohort):

@@ -58,6 +58,43 @@ def test_fewer_clips_than_neighbours_will_do(make_bank, make_student):
     assert index[1].item() == 1
 
 
+@pytest.mark.parametrize("by", ["distance", "propensity"])
+@pytest.mark.parametrize("match_labels", [True, False])
+def test_without_covariates_there_is_no_nearness(by, match_labels, make_bank, make_student, draw_patients):
+    """Clips without any are next to the first MRI and the last MRI has none; both come after what is recorded."""
+    labels, covariates = draw_patients(30, seed=6)
+    recorded = torch.arange(30) % 3 > 0
+    covariates[~recorded] = 0
+    bank = make_bank(labels.tolist(), covariates=covariates, recorded=recorded.tolist())
+    own = torch.tensor([[0.001, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    student = make_student([1.0] * 2000, covariates=own.repeat(1000, 1))
+    pairing = CovariatePairing(neighbours=3, match_labels=match_labels, by=by)
+    index = pairing(student, bank, torch.Generator().manual_seed(0))
+    allowed = (labels == 1) | (not match_labels)
+    offered = (allowed & recorded).nonzero().flatten()
+    away = covariates - own[0]
+    if by == "propensity":
+        score = LogisticRegression(tol=1e-6).fit(covariates[recorded].numpy(), labels[recorded].numpy())
+        away = away @ torch.from_numpy(score.coef_[0]).float()[:, None]
+    near = offered[away[offered].square().sum(1).argsort()[:3]]
+    assert set(index[0::2].tolist()) == set(near.tolist())
+    assert torch.equal(index[1::2].unique(), allowed.nonzero().flatten())
+
+
+def test_covariates_of_clips_that_have_none_are_told(make_bank, make_student):
+    bank = make_bank([0.0, 1.0], covariates=torch.tensor([[0.5], [0.0]]), recorded=[True, False])
+    student = make_student([1.0], covariates=torch.ones(1, 1))
+    with pytest.raises(InputError, match=r"no TVUS training clip with label 1 has any covariate.*fill in the"):
+        CovariatePairing()(student, bank)
+    assert CovariatePairing(match_labels=False)(student, bank).tolist() == [0]
+    assert CovariatePairing()(make_student([1.0], covariates=torch.zeros(1, 1)), bank).tolist() == [1]
+    nothing = make_bank([0.0, 1.0], covariates=torch.zeros(2, 1), recorded=[False, False])
+    with pytest.raises(InputError, match=r"no TVUS training clip has any covariate.*fill in the"):
+        CovariatePairing(match_labels=False)(student, nothing)
+    with pytest.raises(InputError, match="cases of both labels whose covariates are recorded"):
+        CovariatePairing(by="propensity")(student, bank)
+
+
 def test_pairing_tells_what_it_lacks(make_bank, make_student):
     with pytest.raises(InputError, match=r"profile\.covariates"):
         CovariatePairing()(make_student([1.0]), make_bank([1.0]))

@@ -48,6 +48,20 @@ def test_labels_of_clips_or_of_the_mri_can_stand_in_for_the_teacher(cohorts):
         assert roc_auc_score(truth, transfer.targets) > 0.75
 
 
+def test_log_odds_are_kept_where_a_probability_rounds_to_one(cohorts):
+    bank, cohort, _ = cohorts
+    transfer = CovariateTargets()
+    transfer.prepare(cohort, replace(bank, covariates=bank.covariates / 30))
+    torch.testing.assert_close(transfer.log_odds.sigmoid(), transfer.targets)
+    weights, intercept = fit_logistic(bank.covariates / 30, bank.logits.sigmoid())
+    expected = cohort.covariates.double() @ weights.double() + intercept
+    torch.testing.assert_close(transfer.log_odds, expected.float())
+    cohort.covariates[:] *= 30
+    transfer.prepare(cohort, bank)
+    assert (transfer.targets == 1).any()
+    assert transfer.log_odds.isfinite().all()
+
+
 @pytest.mark.parametrize("kind", [CovariateTargets, partial(CovariateTargets, "mri-labels")])
 def test_shuffled_soft_labels_are_the_same_values_and_tell_nothing(kind, cohorts):
     bank, cohort, truth = cohorts

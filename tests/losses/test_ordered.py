@@ -1,9 +1,12 @@
 """Transfer by rank."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 
 from data_modules.errors import InputError
 from poddistill.losses.distillation import BernoulliKL, OutputRegression
@@ -119,6 +122,41 @@ def test_ranks_are_taken_among_the_last_logits_of_the_queue(make_bank, make_stud
         targets.append(transfer(student, bank).item())
     # 0 is the second of [-8, -1, 1, 0] from above, so at the quantile 2.5 / 4, where the logits 0, ..., 99 have 62.
     assert targets[-1] == pytest.approx(62)
+
+
+class Stage(nn.Module):
+    def __init__(self, queue: int = 6) -> None:
+        super().__init__()
+        self.transfer = QuantileAlignment(OutputRegression(), prevalence=0.5, queue=queue)
+
+
+def test_a_resumed_run_ranks_as_the_whole_one(tmp_path, make_bank, make_student):
+    bank = make_bank([0.0, 1.0] * 20)
+    steps = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    whole = Stage()
+    for logits in steps[:4]:
+        whole.transfer(make_student([NAN] * 4, logits), bank)
+    torch.save(whole.state_dict(), tmp_path / "last.ckpt")
+    expected = [whole.transfer(make_student([NAN] * 4, logits), bank).item() for logits in steps[4:]]
+    resumed = Stage()
+    resumed.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=True))
+    assert [resumed.transfer(make_student([NAN] * 4, logits), bank).item() for logits in steps[4:]] == expected
+    without = Stage()
+    assert [without.transfer(make_student([NAN] * 4, logits), bank).item() for logits in steps[4:]] != expected
+
+
+def test_a_checkpoint_of_another_queue_or_of_none_loads(make_bank, make_student):
+    whole = Stage()
+    whole.transfer(make_student([NAN] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]), make_bank([0.0, 1.0]))
+    shorter, never = Stage(queue=2), Stage(queue=0)
+    for stage in (shorter, never):
+        stage.load_state_dict(whole.state_dict())
+    assert shorter.transfer.get_extra_state().tolist() == [4.0, 5.0]
+    assert not len(never.transfer.get_extra_state())
+    copied = copy.deepcopy(whole)  # as an average of weights is made
+    for stage in (whole, copied):
+        stage.load_state_dict({})  # written before the queue was kept; strictly, as a trainer does
+        assert not len(stage.transfer.get_extra_state())
 
 
 def test_equal_logits_share_their_rank(make_bank, make_student):

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import distributed, multiprocessing
 
 from data_modules.errors import InputError
 from poddistill.losses.controls import InventedOutputs
 from poddistill.losses.prototypes import GroupPrototypes
+from poddistill.losses.unpaired import StudentBatch
 
 NAN = float("nan")
 
@@ -163,6 +165,56 @@ def test_autocast_does_not_change_the_loss(bank, student, make_cohort):
     expected = transfer(student, bank)
     with torch.autocast("cpu", torch.bfloat16):
         assert transfer(student, bank).item() == expected.item()
+
+
+def shares() -> list[list[StudentBatch]]:
+    """Of each of two processes, three batches: other classes, other sizes, and in the last one of them no label."""
+    generator = torch.Generator().manual_seed(3)
+    labels = [[[0.0, 0.0, NAN], [0.0], [1.0, 0.0]], [[1.0], [1.0, 1.0, 0.0], [NAN, NAN]]]
+    return [
+        [
+            StudentBatch(
+                torch.zeros(len(of)),
+                torch.randn(len(of), 3, generator=generator),
+                torch.tensor(of),
+                torch.zeros(len(of), 0),
+                torch.arange(len(of)),
+            )
+            for of in process
+        ]
+        for process in labels
+    ]
+
+
+def _process(init: str, rank: int, transfer: GroupPrototypes) -> GroupPrototypes:
+    distributed.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
+    for batch in shares()[rank]:
+        transfer(batch, None)
+    distributed.destroy_process_group()
+    return transfer
+
+
+def _second_process(init: str, folder: str, transfer: GroupPrototypes) -> None:
+    torch.save(_process(init, 1, transfer).state_dict(), f"{folder}/second.pt")
+
+
+def test_two_processes_keep_the_prototypes_that_one_would(bank, make_cohort, tmp_path):
+    alone, together, apart = (prepared(bank, make_cohort([0.0, 1.0]), momentum=0.75) for _ in range(3))
+    for own, other in zip(*shares(), strict=True):
+        features, labels = (torch.cat([getattr(of, name) for of in (own, other)]) for name in ("features", "labels"))
+        n = len(labels)
+        alone(StudentBatch(torch.zeros(n), features, labels, torch.zeros(n, 0), torch.arange(n)), bank)
+    init = (tmp_path / "meet").as_uri()
+    context = multiprocessing.get_context("spawn")
+    second = context.Process(target=_second_process, args=(init, str(tmp_path), apart))
+    second.start()
+    _process(init, 0, together)
+    second.join()
+    assert second.exitcode == 0
+    others = torch.load(tmp_path / "second.pt", weights_only=True)
+    for name in ("student_prototypes", "seen"):
+        torch.testing.assert_close(getattr(together, name), getattr(alone, name))
+        assert torch.equal(getattr(together, name), others[name])
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,19 @@ def test_soft_labels_count_as_so_many_cases_of_either_label(task):
     torch.testing.assert_close(soft.bias, twice.bias, rtol=0.02, atol=0.01)
 
 
+def test_a_feature_that_changes_by_rounding_alone_tells_nothing(task):
+    """Its last bit is the label: taken at its word, it would beat what a feature tells in part."""
+    _, volumes, labels = task
+    features = volumes.flatten(1)[:, :3].clone()
+    features[:, 2] = torch.where(labels == 1, torch.tensor(0.1).nextafter(torch.tensor(1.0)), 0.1)
+    head, without = Head(3, 1), Head(2, 1)
+    LinearProbe()(nn.Identity(), head, features.split(50), labels)
+    LinearProbe()(nn.Identity(), without, features[:, :2].split(50), labels)
+    assert head.weight[0, 2].abs() < 1e-3
+    torch.testing.assert_close(head.weight[:, :2], without.weight, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(head.bias, without.bias, rtol=1e-3, atol=1e-5)
+
+
 def test_what_cannot_be_fitted_is_told(task):
     encoder, volumes, labels = task
     for same in (0 * labels, 0 * labels + 1):
