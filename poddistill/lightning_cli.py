@@ -145,9 +145,13 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
         raise _cause(error) from error
 
 
-def _with_unlabelled(unlabelled: Any, labelled: Any, epochs: Any) -> int:
-    """Returns in how many epochs of labelled batches alone as many volumes pass as with unlabelled ones beside them."""
-    return round(int(epochs) * (int(labelled) + int(unlabelled)) / int(labelled))
+def _with_unlabelled(unlabelled: Any, batch_size: Any, n_labelled: Any, epochs: Any) -> int:
+    """Returns in how many epochs of labelled batches alone as many volumes pass as with unlabelled ones beside them.
+
+    Fewer labelled volumes than a batch has room for make one smaller batch; `n_labelled` is None where all are used.
+    """
+    labelled = int(batch_size) if n_labelled is None else min(int(batch_size), int(n_labelled))
+    return round(int(epochs) * (labelled + int(unlabelled)) / labelled)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -180,6 +184,7 @@ def _quieten() -> None:
         r".*Checkpoint directory.*exists and is not empty.*",
         r".*Experiment logs directory.*exists and is not empty.*",
         r".*LightningCLI's args parameter is intended.*",
+        r"The dirpath has changed from .*",
         r".*loading a checkpoint outside the 'fit' stage. The WeightAveraging state cannot be restored.*",
     ):
         warnings.filterwarnings("ignore", message=message)

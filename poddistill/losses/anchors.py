@@ -37,6 +37,7 @@ class AnchoredPairs(Transfer):
         """
         assert bank is not None
         self.rows, self.logits = _patient_means(cohort, bank, bank.logits[:, None])
+        self.needs_unlabelled = _unlabelled_alone(self.rows, cohort)
 
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
         """Returns the mean loss; 0 where a batch has no such MRI. Only `prepare` looks at the bank."""
@@ -94,6 +95,7 @@ class AnchoredFeatures(Transfer):
         varies = deviation > 1e-6 * features.abs().amax(0)
         standardised = torch.where(varies, (features - mean) / deviation, 0.0)
         self.rows, self.features = _patient_means(cohort, bank, standardised)
+        self.needs_unlabelled = _unlabelled_alone(self.rows, cohort)
 
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
         """Returns the mean distance; 0 where a batch has no such MRI. Only `prepare` looks at the bank.
@@ -134,6 +136,11 @@ def _patient_means(cohort: StudentCohort, bank: TeacherBank, values: Tensor) -> 
             " one patient_id, or simulate some (poddistill simulate --n_both)"
         )
     return rows.to(values.device), (sums / patient.bincount()[:, None]).to(values.device)
+
+
+def _unlabelled_alone(rows: Tensor, cohort: StudentCohort) -> bool:
+    """Returns whether no labelled volume has a row, so that batches of these alone would teach nothing."""
+    return not bool((rows.cpu() >= 0)[~cohort.labels.isnan()].any())
 
 
 def _anchored_mean(losses: Tensor, rows: Tensor) -> Tensor:

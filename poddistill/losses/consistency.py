@@ -39,6 +39,7 @@ class TemporalEnsembling(Transfer):
     """
 
     needs_teacher = False
+    reads_outputs = False
 
     def __init__(self, momentum: float = 0.6, ramp_visits: int = 10) -> None:
         super().__init__()
@@ -118,6 +119,7 @@ class MeanTeacher(Transfer):
     """
 
     needs_teacher = False
+    reads_outputs = False
 
     def __init__(self, decay: float = 0.99, ramp_steps: int = 100, noise: float = 0.03) -> None:
         super().__init__()
@@ -173,6 +175,7 @@ class EntropyMinimisation(Transfer):
     """
 
     needs_teacher = False
+    reads_outputs = False
     needs_unlabelled = True
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:

@@ -61,7 +61,7 @@ class SelfTrainingTargets(Transfer):
             raise InputError(f"centre is {centre}: give a logit above 0")
         self.predictions = predictions
         self.quantiles = quantiles
-        self.needs_teacher = quantiles == "teacher"
+        self.needs_teacher = self.reads_outputs = quantiles == "teacher"
         self.prevalence = prevalence
         self.centre = centre
         self.labelled = labelled

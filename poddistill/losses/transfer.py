@@ -24,8 +24,9 @@ class Transfer(nn.Module, ABC):
 
     Attributes:
         needs_teacher: Whether there must be a teacher; without one `bank` is None.
-        reads_outputs: Whether it matters what a teacher says of the clips; if not, a control of that changes nothing.
-        needs_unlabelled: Whether batches must hold unlabelled MRI.
+        reads_outputs: Whether it matters what a teacher says of the clips; if not, a control of that changes nothing
+            and is refused.
+        needs_unlabelled: Whether batches must hold unlabelled MRI; `prepare` may still change it.
     """
 
     needs_teacher: bool = True

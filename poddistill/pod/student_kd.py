@@ -52,6 +52,9 @@ class StudentKD(Detector):
         control: Replaces the teacher's outputs by some that know less, to see what a gain comes from.
         probe: Sets the head before training, from the labels and the soft labels that the transfer may have; without
             it the head starts at random.
+        control_teacher: Checkpoint of a `TeacherTVUS` that knows less, which takes the place of `teacher` as a
+            control.
+        freeze_encoder: Whether the encoder stays as it starts, computing as in evaluation, and only the rest trains.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class StudentKD(Detector):
         schedule: Schedule | None = None,
         control: Control | None = None,
         probe: LinearProbe | None = None,
+        control_teacher: str | None = None,
+        freeze_encoder: bool = False,
     ) -> None:
         super().__init__(label_loss, optimisation)
         self.save_hyperparameters()
@@ -77,7 +82,11 @@ class StudentKD(Detector):
         self.transfer = transfer if transfer is not None and (teacher or not transfer.needs_teacher) else None
         self.schedule = schedule
         self.control = control
+        self.control_teacher = control_teacher
         self.probe = probe
+        self.freeze_encoder = freeze_encoder
+        if freeze_encoder:
+            self.encoder.requires_grad_(False).eval()
         self.bank: TeacherBank | None = None
         self.covariates: Tensor | None = None
 
@@ -86,53 +95,75 @@ class StudentKD(Detector):
         if stage == "fit" and self.init_encoder:
             load_encoder(self.encoder, self.init_encoder)
 
+    def train(self, mode: bool = True) -> "StudentKD":
+        """Sets training mode; a frozen encoder stays in that of evaluation, lest the statistics of its norms move."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.eval()
+        return self
+
     def on_fit_start(self) -> None:
         """Looks up the frozen teacher's outputs, which never change, so each clip is seen once; prepares the transfer.
 
         Raises:
-            InputError: There is a teacher, but not all that distillation needs; batches hold clips; or an earlier
-                stage was trained on patients who are held out here.
+            InputError: There is a teacher, but not all that distillation needs, or a control that would change
+                nothing of it; batches hold clips; or an earlier stage was trained on patients who are held out here.
         """
         super().on_fit_start()
         refuse_clips(self._data())
         for name in ("transfer", "schedule"):
             if self.teacher and getattr(self, name) is None:
                 raise InputError(f"model.teacher is set, but model.{name} is not: give both, or no teacher")
+        for name in ("control", "control_teacher"):
+            if getattr(self, name) is not None:
+                self._refuse_idle(name)
         if self.transfer is not None:
             self._prepare_transfer(self.transfer)
-        for checkpoint in filter(None, (self.init_encoder, self.teacher)):
+        for checkpoint in filter(None, (self.init_encoder, self.control_teacher or self.teacher)):
             refuse_trained_on(checkpoint, self._data().manifest)
         if self.probe is not None and self.trainer.ckpt_path is None:  # else the head goes on from where it was
             self._set_head(self.probe)
         if self.transfer is not None:  # last, for it may copy the network as training finds it
             self.transfer.attach(nn.Sequential(self.encoder, self.head))
 
+    def _refuse_idle(self, control: str) -> None:
+        """Refuses a control that would give the same training as none, which a study would take for a tie."""
+        if self.transfer is None or not self.teacher:
+            raise InputError(
+                f"model.{control} is set, but there is no teacher to distil whose place it could take: leave the "
+                "control out, or set model.teacher and model.transfer"
+            )
+        if not self.transfer.reads_outputs:
+            raise InputError(
+                f"model.{control} replaces what the teacher says of clips, but model.transfer "
+                f"{type(self.transfer).__name__} does not read that: leave the control out"
+            )
+
     def _prepare_transfer(self, transfer: Transfer) -> None:
         if self.schedule is None:
             raise InputError("model.transfer is set, but model.schedule is not: give both, or neither")
-        if transfer.needs_unlabelled and not self._mri().unlabelled_batch_size:
-            raise InputError(
-                f"model.transfer {type(transfer).__name__} learns from unlabelled volumes, but no batch has any: "
-                "set data.mri.unlabelled_batch_size"
-            )
-        if self.control is not None and not transfer.reads_outputs:
-            raise InputError(
-                f"model.control replaces what the teacher says of clips, but model.transfer {type(transfer).__name__} "
-                "does not read that: leave the control out"
-            )
-        if self.teacher:
-            self.bank = teacher_bank(self.teacher, self.trainer, self.device)
+        self._refuse_without_unlabelled(transfer)
+        if teacher := self.control_teacher or self.teacher:
+            self.bank = teacher_bank(teacher, self.trainer, self.device)
             if self.control is not None:
                 self.bank = self.control(self.bank)
         cohort = student_cohort(self._data())
         self.covariates = cohort.covariates.to(self.device)
         transfer.prepare(cohort, self.bank)
+        self._refuse_without_unlabelled(transfer)  # some know only now
         silent = int((cohort.unlabelled & ~cohort.recorded).sum())
         if cohort.covariates.shape[1] and silent:
             self.print(f"{silent} of {int(cohort.unlabelled.sum())} unlabelled volumes have none of the covariates")
         if cohort.covariates.shape[1] and self.bank is not None and not self.bank.recorded.all():
             self.print(
                 f"{int((~self.bank.recorded).sum())} of {len(self.bank.recorded)} clips have none of the covariates"
+            )
+
+    def _refuse_without_unlabelled(self, transfer: Transfer) -> None:
+        if transfer.needs_unlabelled and not self._mri().unlabelled_batch_size:
+            raise InputError(
+                f"model.transfer {type(transfer).__name__} learns from unlabelled volumes, but no batch has any: "
+                "set data.mri.unlabelled_batch_size"
             )
 
     def _set_head(self, probe: LinearProbe) -> None:

@@ -120,6 +120,15 @@ def test_a_cohort_without_anchors_is_refused(make_bank, make_cohort):
             transfer.prepare(cohort, bank)
 
 
+def test_anchors_without_a_label_need_batches_with_unlabelled_volumes(cohorts, make_bank, make_cohort):
+    for transfer in (AnchoredPairs(OutputRegression()), AnchoredFeatures(2, 3)):
+        transfer.prepare(cohorts[1], cohorts[0])
+        assert not transfer.needs_unlabelled  # volume 1 has a label
+        bank = make_bank([1.0, 0.0], features=torch.randn(2, 3), patients=[3, 90])
+        transfer.prepare(make_cohort([0.0, 0.0, 1.0, NAN]), bank)
+        assert transfer.needs_unlabelled
+
+
 def test_wrong_widths_are_told_with_the_right_ones(cohorts, make_student):
     with pytest.raises(InputError, match="teacher_features is 5, but the teacher has 3: set it to 3"):
         AnchoredFeatures(4, 5).prepare(cohorts[1], cohorts[0])

@@ -203,3 +203,8 @@ def test_a_mean_teacher_that_is_resumed_goes_on_where_it_was():
     again.load_state_dict(kept)
     again.attach(second)
     assert steps_of_a_mean_teacher(again, second, volumes) == whole
+
+
+def test_no_teacher_is_read():
+    for transfer in (TemporalEnsembling(), MeanTeacher(), EntropyMinimisation()):
+        assert not (transfer.needs_teacher or transfer.reads_outputs)

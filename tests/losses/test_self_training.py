@@ -156,3 +156,9 @@ def test_cohorts_that_lack_something_are_told(file, cohort, make_cohort):
 def test_bad_options_are_told_in_one_line(options, words):
     with pytest.raises(InputError, match=words):
         SelfTrainingTargets("predictions_all.csv", **options)
+
+
+@pytest.mark.parametrize(("quantiles", "reads"), [("teacher", True), ("two-point", False), ("own", False)])
+def test_a_teacher_is_read_for_its_quantiles_alone(quantiles, reads):
+    transfer = SelfTrainingTargets("predictions_all.csv", quantiles)
+    assert (transfer.needs_teacher, transfer.reads_outputs) == (reads, reads)

@@ -61,6 +61,100 @@ def test_a_control_takes_the_teachers_place(control: str, runs: Path, options: O
         assert losses.iloc[0] != plain["train/distillation"].dropna().iloc[0]
 
 
+UNLABELLED = [name for name in ARMS if "unlabelled_batch_size: 16" in (POD / "arms" / f"{name}.yaml").read_text()]
+
+
+def overlay(*parts: str) -> list[str]:
+    """An arm and its controls, from scratch, for no pre-trained encoder is needed to be built or refused."""
+    folders = ["arms", *["controls"] * (len(parts) - 1)]
+    files = [str(POD / folder / f"{name}.yaml") for folder, name in zip(folders, parts, strict=True)]
+    return [*(word for file in files for word in ("--config", file)), "--model.init_args.init_encoder", "null"]
+
+
+@pytest.mark.parametrize(
+    ("arm", "control", "words"),
+    [
+        ("student-mae", "constant", "control is set, but there is no teacher"),
+        ("student-self-training", "constant", "control is set, but there is no teacher"),
+        ("student-mean-teacher", "gaussian", "control is set, but there is no teacher"),
+        ("student-mae", "shuffled", "control_teacher is set, but there is no teacher"),
+        ("student-ensembling", "untrained", "control_teacher is set, but there is no teacher"),
+        ("student-covariates-labels", "shuffled", "control_teacher replaces what the teacher says of clips"),
+    ],
+)
+def test_a_control_that_would_change_nothing_is_refused(
+    arm: str, control: str, words: str, options: Options, tmp_path: Path
+) -> None:
+    cli = build(options("student", tmp_path, *overlay(arm, control), "--profile.covariates", "[age, pain]"))
+    with pytest.raises(InputError, match=rf"^model\.{words}[^\n]*: leave the control out[^\n]*$"):
+        cli.trainer.fit(cli.model, cli.datamodule)
+
+
+@pytest.mark.parametrize("arm", ["student-mean-teacher", "student-self-training"])
+def test_a_control_of_a_teacher_that_is_not_read_is_refused(arm: str, options: Options, tmp_path: Path) -> None:
+    teacher = ("--model.init_args.teacher", str(tmp_path / "teacher.ckpt"))
+    cli = build(options("student", tmp_path, *overlay(arm, "constant"), *teacher))
+    with pytest.raises(InputError, match=r"^model\.control replaces[^\n]*does not read that: leave the control out$"):
+        cli.trainer.fit(cli.model, cli.datamodule)
+
+
+@pytest.mark.parametrize("arm", ["student-kd", *UNLABELLED])
+def test_the_control_compute_leaves_the_labels_alone(arm: str, options: Options, tmp_path: Path) -> None:
+    model = build(options("student", tmp_path, *overlay(arm, "compute"))).model
+    assert (model.transfer, model.teacher) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("n_labelled", "batch_size", "in_a_batch"),
+    [("160", "20", 20), ("10", "20", 10), ("20", "20", 20), ("null", "8", 8)],
+)
+def test_the_control_compute_passes_as_many_volumes(
+    n_labelled: str, batch_size: str, in_a_batch: int, options: Options, tmp_path: Path
+) -> None:
+    sizes = {"n_labelled": n_labelled, "student_batch_size": batch_size}
+    sizes |= {"student_epochs": "400", "student_validate_every": "200"}
+    words = [part for key, value in sizes.items() for part in (f"--profile.{key}", value)]
+    trainer = build(options("student", tmp_path, *overlay("student-mean-teacher", "compute"), *words)).trainer
+    assert trainer.max_epochs * in_a_batch == 400 * (in_a_batch + 16)
+    assert trainer.check_val_every_n_epoch * in_a_batch == 200 * (in_a_batch + 16)
+
+
+def test_a_teacher_of_shuffled_labels_is_not_selected_by_true_ones(runs: Path) -> None:
+    folder = runs / "teacher-shuffled"
+    assert pd.read_csv(folder / "metrics.csv")["val/auroc"].count() == 1
+    states = [
+        torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=False)["state_dict"] for name in ("best", "last")
+    ]
+    for name, weight in states[1].items():
+        assert torch.equal(states[0][name], weight), name
+
+
+def test_a_probe_leaves_the_encoder_as_it_was(runs: Path, options: Options) -> None:
+    checkpoint = torch.load(fit(runs, options, "student-probe") / "checkpoints/last.ckpt", weights_only=False)
+    trained, average = checkpoint["current_model_state"], checkpoint["state_dict"]
+    pretrained = torch.load(runs / "mae/checkpoints/best.ckpt", weights_only=False)["state_dict"]
+    encoder = [name for name in trained if name.startswith("encoder.")]
+    assert "encoder.norm.weight" in encoder
+    for name in encoder:
+        assert torch.equal(trained[name], pretrained[f"network.{name}"]), name
+        torch.testing.assert_close(average[name], trained[name], rtol=1e-5, atol=1e-6)  # a sum of equal ones rounds
+    assert trained["head.bias"] != 0  # where it starts
+    assert len(checkpoint["optimizer_states"][0]["state"]) == 2, "the head's weight and bias alone are trained"
+
+
+def test_a_frozen_encoder_computes_as_in_evaluation(options: Options, tmp_path: Path) -> None:
+    frozen, free = (
+        build(options("student", tmp_path, *overlay(arm))).model for arm in ("student-probe", "student-scratch")
+    )
+    frozen.train()
+    free.train()
+    assert [frozen.training, frozen.encoder.training, frozen.head.training] == [True, False, True]
+    assert not any(parameter.requires_grad for parameter in frozen.encoder.parameters())
+    assert all(module.training for module in free.modules())
+    assert all(parameter.requires_grad for parameter in free.parameters())
+    assert frozen.state_dict().keys() == free.state_dict().keys()
+
+
 def test_an_untrained_teacher_keeps_its_first_weights(runs: Path, options: Options, tmp_path: Path) -> None:
     first = build(options("teacher", tmp_path)).model
     trained = torch.load(runs / "teacher-untrained/checkpoints/best.ckpt", weights_only=False)["state_dict"]
