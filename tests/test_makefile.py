@@ -105,8 +105,11 @@ def test_a_simulated_study_has_new_patients_in_every_replicate(tmp_path: Path) -
     replicates = f"{study}/cohort9001 {study}/cohort9002"
     assert f"compare {replicates} --out {study}/report --baseline student-mae --simulated" in plan
     assert "--pair" not in plan
-    plan = dry_run("study", "SEEDS=2", "FIRST=9001", "ARMS=student student-mae covariates", f"RUNS={tmp_path}")
+    assert "results.py" not in plan, "published results stay unless it is asked for"
+    options = ("ARMS=student student-mae covariates", f"RUNS={tmp_path}", "PUBLISH=1")
+    plan = dry_run("study", "SEEDS=2", "FIRST=9001", *options)
     assert "--baseline student-mae --simulated --pair student covariates" in plan
+    assert f"benchmarks/results.py {study}" in plan
 
 
 def test_a_study_of_a_real_cohort_adds_the_missing_seeds_and_folds(finished: Path) -> None:
