@@ -1,7 +1,7 @@
 # The pipeline: a target a stage. Checkpoints are files, so make builds only what is missing; `make help` lists the targets.
 
 PYTHON   ?= $(shell command -v python3.11 || command -v python3)
-PROFILE  ?= $(if $(filter study,$(MAKECMDGOALS)),study,demo)
+PROFILE  ?= $(if $(filter study curve,$(MAKECMDGOALS)),study,demo)
 RUNS     ?= runs
 SEED     ?= 0
 FOLD     ?= 0
@@ -16,6 +16,7 @@ ARGS     ?=
 LAUNCH   ?=
 PUBLISH  ?=
 LABELS   ?=
+NUMBERS  ?= 20 40 80 160 320
 NOISE    ?=
 REGIME   ?=
 
@@ -62,12 +63,12 @@ OTHER := $(if $(filter-out help setup test lint bench clean,$(MAKECMDGOALS)),$(s
 $(if $(OTHER),$(error $(RUN) holds runs of COHORT=$(lastword $(OTHER)): name that one, or give $(or $(COHORT),another cohort) a RUNS= of its own))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble student-prevalence covariates covariates--own $(BASELINES) $(METHODS) arms baselines report pipeline study slurm dashboard bench clean
+.PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble student-prevalence covariates covariates--own $(BASELINES) $(METHODS) arms baselines report pipeline study curve slurm dashboard bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto JOBS=2 COVARIATES=age,pain ARGS="..."'
-	@echo 'studies:   SEEDS=5 FIRST=101 FOLDS=1 ARMS="student-mae ..." LABELS=80 NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..." PUBLISH=1'
+	@echo 'studies:   SEEDS=5 FIRST=101 FOLDS=1 ARMS="student-mae ..." LABELS=80 NUMBERS="20 80" NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..." PUBLISH=1'
 
 # ---------------------------------------------------------------- set-up
 setup: $(SETUP) ## the virtual environment .venv with the poddistill command
@@ -220,18 +221,29 @@ pipeline: report ## all stages, the baselines and the report
 PAIRS := $(if $(and $(filter student,$(ARMS)),$(filter covariates,$(ARMS))),--pair student covariates)
 # Each replicate of a simulated study has its own patients, also to pre-train and to teach. Others, such as those that a
 # recipe was tuned on, may lie beside them.
-REPLICATES = $(shell seq -f '$(RUNS)/replicates/$(NAME)/cohort%.0f' $(FIRST) $$(($(FIRST) + $(SEEDS) - 1)))
+# $(call STUDIED,<name>): the folders of a study's runs.
+ifeq ($(COHORT),$(SIMULATED))
+STUDIES = $(RUNS)/replicates
+STUDIED = $(shell seq -f '$(STUDIES)/$(1)/cohort%.0f' $(FIRST) $$(($(FIRST) + $(SEEDS) - 1)))
+else
+STUDIES = $(RUNS)
+STUDIED = $(STUDIES)/$(1)
+endif
 study: $(SETUP) ## ARMS over SEEDS, each on a simulated cohort of its own (from seed FIRST), or over seeds and FOLDS of COHORT
 ifeq ($(COHORT),$(SIMULATED))
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline PROFILE=$(PROFILE) RUNS=$(RUNS)/replicates \
 	  REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed OMP_NUM_THREADS=$(OMP_THREADS) || exit 1; done
-	$(POD) compare $(REPLICATES) --out $(RUNS)/replicates/$(NAME)/report --baseline student-mae --simulated $(PAIRS)
-	$(if $(PUBLISH),$(BIN)/python benchmarks/results.py $(RUNS)/replicates/$(NAME))
+	$(POD) compare $(call STUDIED,$(NAME)) --out $(STUDIES)/$(NAME)/report --baseline student-mae --simulated $(PAIRS)
+	$(if $(PUBLISH),$(BIN)/python benchmarks/results.py $(STUDIES)/$(NAME))
 else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
 	  $(MAKE) --no-print-directory pipeline PROFILE=$(PROFILE) SEED=$$seed FOLD=$$fold || exit 1; done; done
-	$(POD) compare $(RUNS)/$(NAME) --out $(RUNS)/$(NAME)/study --baseline student-mae $(PAIRS)
+	$(POD) compare $(call STUDIED,$(NAME)) --out $(STUDIES)/$(NAME)/study --baseline student-mae $(PAIRS)
 endif
+
+curve: $(SETUP) ## a study with each of NUMBERS labels, and AUROC against their number
+	@for labels in $(NUMBERS); do $(MAKE) --no-print-directory study LABELS=$$labels || exit 1; done
+	$(POD) curve $(foreach n,$(NUMBERS),$(addprefix $(n)=,$(call STUDIED,$(COMMON)-$(n)labels$(NOISE:%=-%noise)))) --baseline student-mae --out $(STUDIES)/$(NAME)-curve
 
 dashboard: $(RUN)/report/index.html ## opens the comparison in the browser
 	@$(BIN)/python -m webbrowser -t "file://$(abspath $<)" || true

@@ -18,13 +18,16 @@ import argparse
 import re
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import yaml
-from results_plot import draw_curves, draw_differences
+from results_plot import draw_differences
 from timing import table
 
 from poddistill.evaluation.attribution import attributions
+from poddistill.evaluation.curve import draw_curve, within
+from poddistill.evaluation.curve_figure import curve_figure
 from poddistill.evaluation.report import p_value
 from poddistill.evaluation.runs import find_runs, read_predictions, write_predictions
 
@@ -35,8 +38,8 @@ FIGURES = ROOT / "docs" / "figures"
 TABLES = ("comparison", "differences", "runs")
 PREDICTIONS = "predictions.csv.gz"
 RUN = ["method", "cohort", "seed", "fold"]
-PLAIN = re.compile(r"study(-\d+labels)?$")
-"""Studies that differ in the number of labels alone."""
+LABELS = re.compile(r"study(-[a-z]+)?(-\d+labels)?$")
+"""Studies of a regime, the first group, that differ in the number of labels alone."""
 BASELINE = "student-mae"
 
 
@@ -54,7 +57,8 @@ def main() -> None:
         return
     if arguments.study is not None:
         publish(arguments.study, arguments.log)
-    studies = sorted(file.parent for file in PUBLISHED.glob("*/about.md") if (file.parent / "comparison.csv").exists())
+    published = [file.parent for file in PUBLISHED.glob("*/about.md") if (file.parent / "comparison.csv").exists()]
+    studies = sorted(published, key=lambda study: (regime(study), labels(study), study.name))
     PAGE.write_text(page(studies))
     print(f"{PAGE}: {len(studies)} studies")
 
@@ -122,26 +126,61 @@ def page(studies: list[Path]) -> str:
     """Returns docs/results.md."""
     opening = PUBLISHED / "opening.md"
     parts = [opening.read_text().rstrip()]
-    if curves := learning_curves(studies):
-        draw_curves(curves, FIGURES / "results-labels.png")
-        parts.append("![Test AUROC against the number of labelled volumes](figures/results-labels.png)")
+    alike = [study for study in studies if LABELS.match(study.name)]
+    for name in dict.fromkeys(map(regime, alike)):
+        parts += learning_curve(name, [study for study in alike if regime(study) == name])
     parts += [section(study) for study in studies]
     return "\n\n".join(parts) + "\n"
 
 
-def learning_curves(studies: list[Path]) -> dict[str, pd.DataFrame]:
-    """Returns by method a row a number of labels that it was tried with; nothing where all studies have as many."""
-    rows = []
-    for study in studies:
-        if PLAIN.match(study.name):
-            configuration = yaml.safe_load((study / "configurations" / f"{BASELINE}.yaml").read_text())
-            labels = configuration["data"]["init_args"]["mri"]["init_args"]["n_labelled"]
-            rows.append(pd.read_csv(study / "comparison.csv").assign(labels=labels))
-    if len(rows) < 2:
-        return {}
-    every = pd.concat(rows)
+def regime(study: Path) -> str:
+    """Returns what follows "study" in the name of a study, up to the number of labels."""
+    match = re.match(r"study(?:-(?!\d+labels)([a-z]+))?", study.name)
+    return (match and match[1]) or ""
+
+
+def labels(study: Path) -> int:
+    """Returns with how many labelled volumes the students of a study were trained."""
+    configuration = yaml.safe_load((study / "configurations" / f"{BASELINE}.yaml").read_text())
+    return int(configuration["data"]["init_args"]["mri"]["init_args"]["n_labelled"])
+
+
+def learning_curve(name: str, studies: list[Path]) -> list[str]:
+    """Returns the figure of a regime's studies over their numbers of labels; nothing where all have as many.
+
+    A table says with how many labels the baseline is as good as a method, from those whose predictions are kept.
+    """
+    numbers = {study: labels(study) for study in studies}
+    if len(set(numbers.values())) < 2:
+        return []
+    every = pd.concat([pd.read_csv(study / "comparison.csv").assign(value=n) for study, n in numbers.items()])
     every = every[~every["method"].str.contains("--", regex=False) & every["method"].ne("teacher")]
-    return {str(name): part.sort_values("labels") for name, part in every.groupby("method")}
+    file = "-".join(part for part in ("results", name, "labels") if part) + ".png"
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    curve_figure(every, "labelled volumes").savefig(FIGURES / file)
+    title = f", regime `{name}`" if name else ""
+    parts = [f"![Test AUROC against the number of labelled volumes{title}](figures/{file})"]
+    kept = {study: n for study, n in numbers.items() if (study / PREDICTIONS).exists()}
+    if len(kept) > 1:
+        with TemporaryDirectory() as scratch:
+            for study in kept:
+                restore(Path(scratch) / study.name)
+            points = {n: [Path(scratch) / study.name] for study, n in kept.items()}
+            curve = draw_curve(points, Path(scratch) / "curve", baseline=BASELINE, resamples=1)
+        span = min(points), max(points)
+        rows = [
+            [
+                f"`{row.method}`, {row.value:g} labels",
+                within(row.baseline_value, span),
+                " to ".join(dict.fromkeys(within(end, span) for end in (row.baseline_low, row.baseline_high))),
+                f"{row.cohorts}",
+            ]
+            for row in curve.as_good.itertuples()
+            if "--" not in row.method and row.method != "teacher"
+        ]
+        headings = ["method", f"as good as `{BASELINE}` with", "95 % interval", "cohorts"]
+        parts.append(table(headings, rows))
+    return parts
 
 
 def section(study: Path) -> str:

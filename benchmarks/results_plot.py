@@ -1,6 +1,5 @@
-"""The figures of `results.py`: how good students are with how many labels, and by how much they differ."""
+"""The figure of `results.py`: by how much methods differ."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,33 +7,6 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from poddistill.evaluation.figures import STYLE
-
-
-def draw_curves(curves: Mapping[str, pd.DataFrame], file: Path) -> None:
-    """Draws a curve a method with its 95 % intervals.
-
-    Args:
-        curves: By method, columns labels, auroc, auroc_low and auroc_high.
-        file: PNG or SVG.
-    """
-    numbers = sorted({int(number) for curve in curves.values() for number in curve["labels"]})
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        panel = figure.subplots()
-        for place, (name, curve) in enumerate(curves.items()):
-            aside = 1 + 0.015 * (place - (len(curves) - 1) / 2)  # so that intervals do not hide each other
-            below, above = curve["auroc"] - curve["auroc_low"], curve["auroc_high"] - curve["auroc"]
-            panel.errorbar(
-                curve["labels"] * aside, curve["auroc"], [below, above], marker="o", markersize=4, capsize=2, label=name
-            )
-        panel.set_xscale("log")
-        panel.set_xticks(numbers, [str(number) for number in numbers])
-        panel.minorticks_off()
-        panel.set_xlabel("labelled volumes")
-        panel.set_ylabel("test AUROC, 95 % interval over cohorts")
-        panel.legend(loc="lower right")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=150)
 
 
 def draw_differences(differences: pd.DataFrame, runs: pd.DataFrame, file: Path) -> None:

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from data_modules.errors import UsageError
+
 SIMULATED_NOTICE = (
     "The cohort is simulated: these figures compare methods on simulated patients and say nothing about real ones."
 )
@@ -13,8 +15,9 @@ AddVerb = Callable[..., argparse.ArgumentParser]
 
 
 def add_result_verbs(add_verb: AddVerb) -> None:
-    """Adds compare, ensemble, adjust and logistic to the command."""
+    """Adds compare, curve, ensemble, adjust and logistic to the command."""
     _add_compare(add_verb)
+    _add_curve(add_verb)
     _add_ensemble(add_verb)
     _add_adjust(add_verb)
     _add_logistic(add_verb)
@@ -63,6 +66,47 @@ def _compare(arguments: argparse.Namespace) -> None:
     )
     print_table(comparison)
     print(f"report: {arguments.out / 'index.html'}")
+
+
+def _add_curve(add_verb: AddVerb) -> None:
+    parser = add_verb(
+        "curve",
+        "draw AUROC against a number that runs differ in: curve.csv, as_good.csv, curve.png and the tables",
+        "poddistill curve 20=runs/few 80=runs/some 320=runs/many --baseline student-mae --out runs/curve",
+        _curve,
+    )
+    parser.add_argument(
+        "points",
+        nargs="+",
+        metavar="VALUE=RUN",
+        help="the number, and run folders made with it or a folder above them; a number may have several",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--baseline",
+        metavar="METHOD",
+        help="the method to subtract from every other; says at which number it is as good as they are",
+    )
+    parser.add_argument(
+        "--axis", default="labelled volumes", metavar="TEXT", help="what the number is (default: labelled volumes)"
+    )
+
+
+def _curve(arguments: argparse.Namespace) -> None:
+    from poddistill.evaluation.curve import draw_curve, print_curve
+
+    points: dict[float, list[Path]] = {}
+    for point in arguments.points:
+        value, _, run = point.partition("=")
+        try:
+            points.setdefault(float(value), []).append(Path(run))
+        except ValueError:
+            run = ""
+        if not run:
+            raise UsageError(f"{point}: give the number and the folder as VALUE=RUN, such as 20=runs/twenty")
+    curve = draw_curve(points, arguments.out, axis=arguments.axis, baseline=arguments.baseline)
+    print_curve(curve)
+    print(f"picture: {curve.picture}")
 
 
 def _add_ensemble(add_verb: AddVerb) -> None:

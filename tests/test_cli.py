@@ -15,6 +15,7 @@ VERBS = (
     "test",
     "predict",
     "compare",
+    "curve",
     "ensemble",
     "adjust",
     "logistic",
@@ -66,6 +67,10 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
             1,
             "mri.csv: no such file",
         ),
+        (["curve", "20={folder}", "80", "--out", "{folder}/out"], 2, "80: give the number and the folder as VALUE=RUN"),
+        (["curve", "few={folder}", "--out", "{folder}/out"], 2, "few="),
+        (["curve", "20={folder}", "--out", "{folder}/out"], 1, "two values or more"),
+        (["curve", "20={folder}", "80={folder}/nowhere", "--out", "{folder}/out"], 1, "predictions.csv"),
         (["adjust", "{folder}", "--prevalence", "25", "--out", "{folder}/out"], 1, "prevalence is 25"),
     ],
 )

@@ -112,6 +112,30 @@ def test_a_simulated_study_has_new_patients_in_every_replicate(tmp_path: Path) -
     assert f"benchmarks/results.py {study}" in plan
 
 
+def test_a_curve_is_a_study_with_each_number_of_labels(tmp_path: Path) -> None:
+    plan = dry_run("curve", "SEEDS=2", "FIRST=9001", "NUMBERS=20 40", "ARMS=student-mae", f"RUNS={tmp_path}")
+    base = f"{tmp_path}/replicates/study"
+    for number in (20, 40):
+        assert f"--run {base}-{number}labels/cohort9002/seed1-fold0/student-mae " in plan
+        assert f"--out {base}-{number}labels/report " in plan
+    assert plan.count(f"--run {base}/cohort9001/seed0-fold0/mae ") == 2, "not made yet when either is planned"
+    points = " ".join(f"{n}={base}-{n}labels/cohort{c}" for n in (20, 40) for c in (9001, 9002))
+    assert f"curve {points} --baseline student-mae --out {base}-curve" in plan
+
+
+def test_a_curve_on_a_real_cohort_takes_its_runs(finished: Path) -> None:
+    options = (
+        "PROFILE=demo",
+        "NUMBERS=20 40",
+        f"RUNS={finished}/runs",
+        f"COHORT={finished}/cohort",
+        "ARMS=student-mae",
+    )
+    plan = dry_run("curve", "SEEDS=1", *options)
+    points = " ".join(f"{n}={finished}/runs/demo-{n}labels" for n in (20, 40))
+    assert f"curve {points} --baseline student-mae --out {finished}/runs/demo-curve" in plan
+
+
 def test_a_study_of_a_real_cohort_adds_the_missing_seeds_and_folds(finished: Path) -> None:
     plan = dry_run("study", "PROFILE=demo", "SEEDS=2", "FOLDS=2", f"RUNS={finished}/runs", f"COHORT={finished}/cohort")
     runs = {f"seed{seed}-fold{fold}" for seed in (0, 1) for fold in (0, 1)}
@@ -275,7 +299,7 @@ def test_runs_of_another_cohort_are_not_taken_for_those_of_this_one(finished: Pa
 def test_help_lists_every_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = (
-        "demo test lint cohort mae joint-mae teacher student joint-student arms baselines report pipeline study "
+        "demo test lint cohort mae joint-mae teacher student joint-student arms baselines report pipeline study curve "
         "slurm dashboard bench clean"
     )
     for target in targets.split():

@@ -99,7 +99,7 @@ def compare(
         raise InputError(
             f"{', '.join(map(str, paths))}: runs without predictions.csv only; predict first, then compare"
         )
-    table = pd.DataFrame([_row(method) for method in methods], columns=TABLE_COLUMNS)
+    table = pd.DataFrame([method_row(method) for method in methods], columns=TABLE_COLUMNS)
     differences, unpaired = paired_differences(methods, baseline, margin, further)
     notes += unpaired
     if max(len(method.cohorts) for method in methods) > 1:
@@ -124,7 +124,8 @@ def compare(
     return Comparison(table, differences, baseline, margin, methods, runs, notes, page)
 
 
-def _row(method: Method) -> dict[str, object]:
+def method_row(method: Method) -> dict[str, object]:
+    """Return a method's row of ``comparison.csv``, columns `TABLE_COLUMNS` in another order."""
     estimate = replicated_auroc([[scored.fold for scored in folds] for folds in method.cohorts.values()])
     row: dict[str, object] = {
         "method": method.name,
@@ -169,7 +170,7 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
         console: where to; standard output by default.
     """
     console = console or Console(highlight=False)
-    table = _plain_table(["method", "AUROC (95 %)", "AUPRC", "sens", "spec", "Brier", "ECE", "n (pos)"])
+    table = plain_table(["method", "AUROC (95 %)", "AUPRC", "sens", "spec", "Brier", "ECE", "n (pos)"])
     for row in comparison.table.to_dict("records"):
         figures = [_text(row[name]) for name in ("auprc", "sensitivity", "specificity", "brier", "ece")]
         auroc = f"{_text(row['auroc'])} ({_text(row['auroc_low'])}-{_text(row['auroc_high'])})"
@@ -179,7 +180,7 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
     with_student = (differences["method_a"] == "student") | (differences["method_b"] == "student")
     shown = differences[with_student] if comparison.baseline is None and with_student.any() else differences
     if len(shown):
-        pairs = _plain_table(["paired", "diff", "95 % interval", "p", "p Holm", "shows"])
+        pairs = plain_table(["paired", "diff", "95 % interval", "p", "p Holm", "shows"])
         for row in shown.to_dict("records"):
             interval = f"{_text(row['low'], '+')} to {_text(row['high'], '+')}"
             name = f"{row['method_a']} - {row['method_b']}"
@@ -195,7 +196,8 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
         console.print(f"note: {note}", markup=False)
 
 
-def _plain_table(headings: list[str]) -> Table:
+def plain_table(headings: list[str]) -> Table:
+    """Return an empty table for the terminal: the first column to the left, the others to the right, no lines."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(headings[0], overflow="fold")
     for heading in headings[1:]:

@@ -87,6 +87,12 @@ def paired_differences(
     return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS), notes
 
 
+def paired_difference(a: Method, b: Method) -> tuple[Estimate, int] | None:
+    """Return the paired difference in AUROC, ``a`` - ``b``, and over how many cohorts; None without common runs."""
+    shared, _ = _shared_runs(a, b)
+    return _estimate(a, b, shared) if shared else None
+
+
 def _shared_runs(a: Method, b: Method) -> tuple[Pairs, list[str]]:
     """(Cohort, fold) -> the pairs of runs of equal seed, in the cohorts whose cases are equal too; notes on the others.
 
@@ -128,11 +134,18 @@ def _case_ids(method: Method, cohort: int) -> set[str]:
     return {case for scored in method.cohorts[cohort] for case in scored.cases["case_id"]}
 
 
+def _estimate(a: Method, b: Method, shared: Pairs) -> tuple[Estimate, int]:
+    cohorts = list(zip(_cohorts(a, _side(shared, 0)), _cohorts(b, _side(shared, 1)), strict=True))
+    return replicated_difference(cohorts), len(cohorts)
+
+
+def _side(shared: Pairs, side: int) -> dict[Key, list[Run]]:
+    return {key: [pair[side] for pair in pairs] for key, pairs in shared.items()}
+
+
 def _difference(a: Method, b: Method, shared: Pairs, margin: float) -> tuple[Estimate, dict[str, object]]:
-    runs_a = {key: [pair[0] for pair in pairs] for key, pairs in shared.items()}
-    runs_b = {key: [pair[1] for pair in pairs] for key, pairs in shared.items()}
-    cohorts = list(zip(_cohorts(a, runs_a), _cohorts(b, runs_b), strict=True))
-    estimate = replicated_difference(cohorts)
+    runs_a, runs_b = _side(shared, 0), _side(shared, 1)
+    estimate, cohorts = _estimate(a, b, shared)
     resampled = a.resampled("auroc", runs_a) - b.resampled("auroc", runs_b)
     low, high = percentile_interval(resampled)
     patients = sum(a.folds[key].cases["patient_id"].nunique() for key in shared)
@@ -153,7 +166,7 @@ def _difference(a: Method, b: Method, shared: Pairs, margin: float) -> tuple[Est
         "margin": margin,
         "seeds_needed": seeds_needed(parts, margin) if parts else float("nan"),
         "patients_needed": patients_needed(parts, patients, margin) if parts else float("nan"),
-        "cohorts": len(cohorts),
+        "cohorts": cohorts,
     }
 
 

@@ -1,0 +1,220 @@
+"""Test AUROC against a number that studies differ in, such as how many labelled volumes the students had.
+
+A method at one number is compared with the baseline at every number, which says how many labels it replaces. With
+
+    d_i = AUROC(baseline at x_i) - AUROC(method at x)
+
+paired over the runs that the two share, and its 95 % interval [low_i, high_i], the method at x is as good as the
+baseline at the number where d is 0: d is made monotone over the numbers (isotonic regression, in
+the direction of a straight line through them) and read in between along
+a straight line, over the logarithm of the number where `logarithmic` says so. The interval is the set of numbers where
+"as good" is not rejected, low <= 0 <= high, with low and high read along straight lines likewise: a test turned into an
+interval, as Fieller did for ratios. Between two numbers it is no narrower than that of the line between them, for the
+standard deviation of a weighted mean is at most the weighted mean of the standard deviations.
+
+A number that lies below all that were tried is -inf, one above all is inf: nothing is extrapolated.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from sklearn.isotonic import IsotonicRegression
+
+from data_modules.errors import InputError
+from poddistill.evaluation.compare import method_row, plain_table
+from poddistill.evaluation.curve_figure import curve_figure, logarithmic
+from poddistill.evaluation.differences import paired_difference
+from poddistill.evaluation.folds import Estimate
+from poddistill.evaluation.runs import find_runs
+from poddistill.evaluation.scores import Method, score_methods
+from poddistill.evaluation.statistics import FloatArray
+
+DIFFERENCE = ["difference", "difference_low", "difference_high", "difference_p", "difference_cohorts"]
+ROUNDING = 1e-12  # AUROC: what reading along a line may leave of a 0
+AS_GOOD_COLUMNS = ["method", "value", "baseline", "baseline_value", "baseline_low", "baseline_high", "cohorts"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What `draw_curve` found.
+
+    Attributes:
+        table: a row a value and method: column value, those of ``comparison.csv``, and the paired difference from the
+            baseline at the same value with its 95 % interval and unadjusted p-value, nan where there is none.
+        as_good: a row a value and method other than the baseline, columns `AS_GOOD_COLUMNS`: the value at which the
+            baseline is as good, its 95 % interval, and the fewest cohorts that a difference rests on.
+        picture: the written ``curve.png``.
+    """
+
+    table: pd.DataFrame
+    as_good: pd.DataFrame
+    picture: Path
+
+
+def draw_curve(
+    points: Mapping[float, Sequence[Path | str]],
+    out: Path | str,
+    *,
+    axis: str = "labelled volumes",
+    baseline: str | None = None,
+    resamples: int = 2000,
+) -> Curve:
+    """Score runs by the value that they were made with; write ``curve.csv``, ``as_good.csv`` and ``curve.png``.
+
+    Args:
+        points: value -> stage folders, or folders above them; at least two values.
+        out: folder to write to; made if missing.
+        axis: what the values are, for the picture.
+        baseline: the method that others are compared with, at the same value and at every other. Runs are paired where
+            they have the same cohort, seed and fold and were tested on the same cases.
+        resamples: of the bootstrap, for the intervals of metrics other than AUROC.
+
+    Raises:
+        InputError: fewer than two values, a value that is not finite, a folder without runs, a faulty file, or a
+            baseline that no run has.
+    """
+    values = sorted(points)
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise InputError("a curve needs runs at two values or more; give each as VALUE=RUN, such as 20=runs/twenty")
+    scored: dict[float, dict[str, Method]] = {}
+    for value in values:
+        methods, _ = score_methods(find_runs(points[value]), resamples, 0)
+        scored[value] = {method.name: method for method in methods}
+    names = list(dict.fromkeys(name for methods in scored.values() for name in methods))
+    if baseline is not None and baseline not in names:
+        raise InputError(f"--baseline {baseline}: no such method with predictions; choose one of {', '.join(names)}")
+    rows = [
+        {"value": value, **method_row(method), **_from_baseline(method, scored[value].get(baseline or ""))}
+        for value, methods in scored.items()
+        for method in methods.values()
+    ]
+    table = pd.DataFrame(rows)
+    along = {value: methods[baseline] for value, methods in scored.items() if baseline in methods}
+    as_good = pd.DataFrame(_as_good_rows(scored, along), columns=AS_GOOD_COLUMNS)
+
+    out = Path(out)
+    picture = out / "curve.png"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        table.to_csv(out / "curve.csv", index=False, float_format="%.6g")
+        as_good.to_csv(out / "as_good.csv", index=False, float_format="%.6g")
+        curve_figure(table, axis, baseline).savefig(picture, metadata={"Software": None})
+    except OSError as error:
+        raise InputError(f"{out}: cannot write there ({error.strerror}); give another --out folder") from error
+    return Curve(table, as_good, picture)
+
+
+def print_curve(curve: Curve, console: Console | None = None) -> None:
+    """Print the AUROC by method and value and, below it, where the baseline is as good, as plain ASCII.
+
+    Args:
+        curve: from `draw_curve`.
+        console: where to; standard output by default.
+    """
+    console = console or Console(highlight=False)
+    every = plain_table(["method", "at", "AUROC (95 %)", "difference (95 %)"])
+    for row in curve.table.sort_values("value").sort_values("method", kind="stable").to_dict("records"):
+        apart = f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
+        auroc = f"{row['auroc']:.3f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})"
+        every.add_row(row["method"], f"{row['value']:g}", auroc, "-" if math.isnan(row["difference"]) else apart)
+    console.print(every)
+    if len(curve.as_good):
+        span = curve.table["value"].min(), curve.table["value"].max()
+        equal = plain_table(["method", "at", f"as good as {curve.as_good['baseline'].iloc[0]} at", "95 % interval"])
+        for row in curve.as_good.sort_values("method", kind="stable").to_dict("records"):
+            where, *limits = (within(row[f"baseline_{name}"], span) for name in ("value", "low", "high"))
+            equal.add_row(row["method"], f"{row['value']:g}", where, " to ".join(dict.fromkeys(limits)))
+        console.print()
+        console.print(equal)
+
+
+def within(value: float, span: tuple[float, float]) -> str:
+    """Return a value of `Curve.as_good` as text: three digits, or on which side of all values that were tried."""
+    if math.isinf(value):
+        return f"below {span[0]:g}" if value < 0 else f"above {span[1]:g}"
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def _from_baseline(method: Method, baseline: Method | None) -> dict[str, float]:
+    found = None if baseline is None or baseline is method else paired_difference(method, baseline)
+    if found is None:
+        return dict.fromkeys(DIFFERENCE, math.nan)
+    estimate, cohorts = found
+    return dict(zip(DIFFERENCE, (estimate.value, estimate.low, estimate.high, estimate.p, cohorts), strict=True))
+
+
+def _as_good_rows(
+    scored: Mapping[float, Mapping[str, Method]], along: Mapping[float, Method]
+) -> Iterable[dict[str, object]]:
+    """The rows of `Curve.as_good`, without those whose runs the baseline shares at fewer than two values."""
+    for value, methods in scored.items():
+        for name, method in methods.items():
+            found = {x: paired_difference(other, method) for x, other in along.items() if other.name != name}
+            shared = {x: pair for x, pair in found.items() if pair is not None}
+            if len(shared) < 2:
+                continue
+            estimates = [estimate for estimate, _ in shared.values()]
+            where, low, high = as_good_at(list(shared), estimates)
+            cohorts = min(cohorts for _, cohorts in shared.values())
+            baseline = next(iter(along.values())).name
+            yield dict(zip(AS_GOOD_COLUMNS, (name, value, baseline, where, low, high, cohorts), strict=True))
+
+
+def as_good_at(values: Sequence[float], differences: Sequence[Estimate]) -> tuple[float, float, float]:
+    """Return the value at which the baseline is as good as a method, and its 95 % interval.
+
+    Args:
+        values: of the baseline, increasing, at least two.
+        differences: the baseline at each of them minus the method.
+
+    Returns:
+        The value and the ends of its interval, each within the values, or -inf below and inf above them. All are nan
+        where the baseline's AUROC does not change with the values, or a difference is undefined; the ends where an
+        interval is.
+    """
+    position = np.log(values) if logarithmic(values) else np.asarray(values, dtype=float)
+    means = np.array([estimate.value for estimate in differences])
+    limits = np.array([(estimate.low, estimate.high) for estimate in differences])
+    if np.isnan(means).any():
+        return math.nan, math.nan, math.nan
+    rises = bool(np.polyfit(position, means, 1)[0] > 0)
+    fitted = IsotonicRegression(increasing=rises).fit_transform(position, means)
+    if not np.ptp(fitted) > 0:
+        return math.nan, math.nan, math.nan
+    zeros = _zeros(position, fitted)
+    where = float(zeros.mean()) if len(zeros) else _beyond(fitted, rises)
+    unknown = bool(np.isnan(limits).any())
+    low, high = (math.nan, math.nan) if unknown else _ends(position, limits[:, 0], limits[:, 1], rises)
+    back = math.exp if logarithmic(values) else float
+    where, low, high = (end if math.isinf(end) else back(end) for end in (where, low, high))
+    return where, low, high
+
+
+def _zeros(position: FloatArray, line: FloatArray) -> FloatArray:
+    """Where a line of straight pieces is 0: single places, and the ends of pieces that lie on 0."""
+    before, after = line[:-1], line[1:]
+    crossed = np.flatnonzero(before * after < 0)
+    share = before[crossed] / (before[crossed] - after[crossed])
+    inside = position[crossed] + share * np.diff(position)[crossed]
+    return np.concatenate([position[line == 0], inside])
+
+
+def _ends(position: FloatArray, low: FloatArray, high: FloatArray, rises: bool) -> tuple[float, float]:
+    """The ends of the set in which 0 is not rejected, which is open where it reaches the first or the last value."""
+    corners = np.unique(np.concatenate([position, _zeros(position, low), _zeros(position, high)]))
+    below, above = (np.interp(corners, position, limit) for limit in (low, high))
+    kept = corners[(below <= ROUNDING) & (above >= -ROUNDING)]
+    if not len(kept):
+        return (_beyond(low, rises),) * 2
+    first, last = float(kept[0]), float(kept[-1])
+    return (-math.inf if first == position[0] else first), (math.inf if last == position[-1] else last)
+
+
+def _beyond(line: FloatArray, rises: bool) -> float:
+    """On which side of all values a line that has one sign, and rises or falls, is 0."""
+    return -math.inf if (line[0] > 0) == rises else math.inf
