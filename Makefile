@@ -161,7 +161,7 @@ INPUTS  = $(shell sed -n 's|^ *[^\#].*: $${run}/\.\./\([^ ]*\).*|$(RUN)/\1|p' $(
 STAGES := teacher student joint-student
 BASE    = $(strip $(foreach stage,$(STAGES),$(if $(filter $(stage) $(stage)-%,$(WITHOUT_MEMBER)),$(stage))))
 # <arm>@<k> is the arm trained once more, on the same labelled draw: a member of an ensemble.
-MEMBER  = $(patsubst %,--seed_everything %$(SEED) --data.init_args.mri.init_args.seed $(SEED),$(word 2,$(subst @, ,$(1))))
+MEMBER  = $(patsubst %,--seed_everything %$(SEED) $(foreach part,mri tvus,--data.init_args.$(part).init_args.seed $(SEED)),$(word 2,$(subst @, ,$(1))))
 FOLDER  = $(if $(filter teacher-%,$(1)),$(UPRUN),$(RUN))
 define arm_rule
 $(1): $(RUN)/$(1)/predictions.csv
@@ -185,12 +185,15 @@ $(RUN)/student-prevalence/predictions.csv: $(RUN)/student-mae/predictions_all.cs
 
 $(if $(filter covariates covariates--own,$(MAKECMDGOALS) $(ARMS)),$(if $(strip $(COVARIATES)),,$(error covariates needs columns of both manifests: COVARIATES=age,pain)))
 COMMA := ,
-N_LABELLED := $(or $(LABELS),$(patsubst --profile.n_labelled=%,%,$(lastword $(filter --profile.n_labelled=%,$(subst --profile.n_labelled ,--profile.n_labelled=,$(ARGS))))),$(call PROFILE_VALUE,n_labelled))
+# $(call IN_ARGS,<key>): the value that ARGS gives to a key of the profile, if any.
+IN_ARGS = $(patsubst --profile.$(1)=%,%,$(lastword $(filter --profile.$(1)=%,$(subst --profile.$(1) ,--profile.$(1)=,$(ARGS)))))
+N_LABELLED := $(or $(LABELS),$(call IN_ARGS,n_labelled),$(call PROFILE_VALUE,n_labelled))
+N_CLIPS    := $(or $(call IN_ARGS,n_labelled_clips),$(call PROFILE_VALUE,n_labelled_clips))
 covariates: $(RUN)/covariates/predictions.csv ## COVARIATES without any image: a logistic model of the clips' labels
 covariates--own: $(RUN)/covariates--own/predictions.csv ## its control: the same of the labelled volumes' labels
 $(patsubst %,$(RUN)/%/predictions.csv,covariates covariates--own): $(MANIFESTS) | $(SETUP)
 	$(POD) logistic --cohort $(COHORT) --fold $(FOLD) --seed $(SEED) $(N_LABELLED:%=--n_labelled %) \
-	  $(NOISE:%=--label_noise %) --covariates $(subst $(COMMA), ,$(COVARIATES)) --fit_on $(if $(filter %--own,$(@D)),mri,tvus)-labels --out $(@D)
+	  $(N_CLIPS:%=--n_labelled_clips %) $(NOISE:%=--label_noise %) --covariates $(subst $(COMMA), ,$(COVARIATES)) --fit_on $(if $(filter %--own,$(@D)),mri,tvus)-labels --out $(@D)
 
 ifneq ($(UPRUN),$(RUN))
 UPSTREAM := mae joint-mae teacher $(TEACHERS)

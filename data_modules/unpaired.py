@@ -21,7 +21,7 @@ from data_modules.tvus import TVUSDataModule
 
 
 class UnpairedDataModule(pl.LightningDataModule):
-    """Serves MRI like its `MRIDataModule`, and the labelled ultrasound clips of the training folds through `clips`.
+    """Serves MRI like its `MRIDataModule`, and the ultrasound clips of the training folds through `clips`.
 
     No patient of the MRI validation or test fold lends a clip: the two share one cohort, whose folds are by patient
     across both modalities, and one test fold.
@@ -40,6 +40,8 @@ class UnpairedDataModule(pl.LightningDataModule):
         covariates: Columns of both manifests that `covariate_scores` gives, such as age or pain.
         clips_in_batches: Clips of the training folds that every training batch of a process holds: the labelled ones,
             or with ``include_unlabelled`` of `tvus` all of them, labels hidden; augmented as `tvus` says. 0: none.
+        unlabelled_clips: Whether `clips` also gives those without a label, of patients of the training folds or without
+            a fold, after the labelled ones. A teacher that was trained on few labels may have something to say of them.
 
     Raises:
         InputError: The two have another cohort or another fold, a covariate is missing, or `clip_copies` or
@@ -53,6 +55,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         clip_copies: int = 1,
         covariates: list[str] | None = None,
         clips_in_batches: int = 0,
+        unlabelled_clips: bool = False,
     ) -> None:
         super().__init__()
         if clip_copies < 1:
@@ -74,6 +77,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         self.clip_copies = clip_copies
         self.covariates = covariates or []
         self.clips_in_batches = clips_in_batches
+        self.unlabelled_clips = unlabelled_clips
         for part in (mri, tvus):
             for name in self.covariates if part is not None else ():
                 if part is not None and name not in part.manifest.columns[len(COLUMNS) :]:
@@ -95,7 +99,10 @@ class UnpairedDataModule(pl.LightningDataModule):
     @property
     def trained_patients(self) -> set[str]:
         """The ``patient_id`` of all whose images are trained on, those of the clips among them."""
-        return self.mri.trained_patients | (self.tvus.trained_patients if self.tvus is not None else set())
+        if self.tvus is None:
+            return self.mri.trained_patients
+        lends = self.tvus.manifest["split"].isin(["train", "unlabelled"] if self.unlabelled_clips else ["train"])
+        return self.mri.trained_patients | self.tvus.trained_patients | set(self.tvus.manifest["patient_id"][lends])
 
     def setup(self, stage: str) -> None:
         """Lets the parts know the trainer, from which they learn their process."""
@@ -174,10 +181,11 @@ class UnpairedDataModule(pl.LightningDataModule):
         return known[0], known[1] if len(known) > 1 else np.empty(0, dtype=bool)
 
     def clips(self, device: torch.device | str = "cpu") -> Iterator[Batch]:
-        """Yields the labelled training clips in their order, whole in every process, `clip_copies` times.
+        """Yields the training clips in their order, whole in every process, `clip_copies` times.
 
-        Batches are dicts of ``image`` float32 (B, 1, T, H, W) in [0, 1], ``label`` (B,) and ``index`` (B,), rows of
-        ``tvus.manifest``. Augmentation follows the data module's seed, not the run's random numbers.
+        Batches are dicts of ``image`` float32 (B, 1, T, H, W) in [0, 1], ``label`` (B,), nan where it is not trained
+        on, and ``index`` (B,), rows of ``tvus.manifest``. Augmentation follows the data module's seed, not the run's
+        random numbers.
 
         Args:
             device: Where images are augmented and handed over.
@@ -195,7 +203,8 @@ class UnpairedDataModule(pl.LightningDataModule):
                 image = batch["image"].to(device, non_blocking=True)
                 if tvus.augmentation is not None:
                     image = tvus.augmentation(image, generator)
-                yield {**batch, "image": image}
+                trained = tvus.manifest["split"].iloc[batch["index"].numpy()].eq("train").to_numpy(copy=True)
+                yield {**batch, "image": image, "label": batch["label"].where(torch.from_numpy(trained), torch.nan)}
 
     def clip_fingerprint(self) -> str:
         """Returns a hash that changes with the set of clips, their labels, their content or their augmentation.
@@ -210,7 +219,10 @@ class UnpairedDataModule(pl.LightningDataModule):
             digest.update(
                 f"{self.clip_copies} {tvus.seed} {tvus.augmentation.__class__.__qualname__} {options}".encode()
             )
-        for case_id, path, label in tvus.manifest.loc[rows, ["case_id", "path", "label"]].itertuples(index=False):
+        labels = tvus.manifest["label"].where(tvus.manifest["split"].eq("train"))
+        for case_id, path, label in (
+            tvus.manifest.assign(label=labels).loc[rows, ["case_id", "path", "label"]].to_numpy()
+        ):
             file = tvus.cohort / path
             record = read_record(file) or {}
             status = file.stat()
@@ -221,12 +233,13 @@ class UnpairedDataModule(pl.LightningDataModule):
     def _clip_rows(self) -> tuple[TVUSDataModule, np.ndarray]:
         if self.tvus is None:
             raise InputError("data.tvus is not set: give the TVUS data module to distil from ultrasound")
-        rows = np.flatnonzero(self.tvus.manifest["split"] == "train")
-        if not len(rows):
+        split = self.tvus.manifest["split"]
+        labelled, unlabelled = (np.flatnonzero(split == part) for part in ("train", "unlabelled"))
+        if not len(labelled):
             raise InputError(
                 f"{self.tvus.cohort}: no labelled TVUS clip is in the training folds; ingest labelled clips"
             )
-        return self.tvus, rows
+        return self.tvus, np.concatenate([labelled, unlabelled]) if self.unlabelled_clips else labelled
 
 
 def _normal_scores(values: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -167,6 +167,7 @@ def _add_logistic(add_verb: AddVerb) -> None:
     add("--fold", type=int, default=0, metavar="N", help="test fold (default: 0)")
     add("--seed", type=int, default=0, metavar="N", help="of the labelled draw (default: 0)")
     add("--n_labelled", type=int, metavar="N", help="labelled volumes to train on (default: all)")
+    add("--n_labelled_clips", type=int, metavar="N", help="labelled clips to fit on (default: all)")
     add("--label_noise", type=float, default=0.0, metavar="PART", help="of their labels that are wrong (default: 0)")
 
 

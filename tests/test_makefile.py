@@ -214,6 +214,7 @@ def test_an_ensemble_averages_members_of_the_same_labelled_draw(tmp_path: Path) 
     assert f"poddistill ensemble {members} --out {run}/student-ensemble" in plan
     (line,) = (line for line in plan.split("poddistill fit ") if "--method student-mae@2 " in line)
     assert "arms/student-mae.yaml --seed_everything 23 --data.init_args.mri.init_args.seed 3" in line
+    assert "--data.init_args.tvus.init_args.seed 3" in line
 
 
 def test_prevalence_mapping_is_told_what_the_patients_were_simulated_with(tmp_path: Path) -> None:
@@ -251,6 +252,11 @@ def test_covariates_alone_are_fitted_on_the_draw_of_the_students_and_train_nothi
             ("PROFILE=paper", "COVARIATES=age", "ARGS=--profile.n_labelled 20 --profile.student_epochs 9"),
             "paper/seed0-fold0",
             "--seed 0 --n_labelled 20 --covariates age",
+        ),
+        (
+            ("PROFILE=study", "COVARIATES=age", "ARGS=--profile.n_labelled_clips=60 --profile.teacher_epochs 90"),
+            "study/seed0-fold0",
+            "--n_labelled 80 --n_labelled_clips 60 --covariates age",
         ),
     ):
         plan = " ".join(dry_run(*arms, *options).replace("\\\n", "").split())

@@ -23,6 +23,7 @@ def predict_from_covariates(
     seed: int = 0,
     n_labelled: int | None = None,
     label_noise: float = 0.0,
+    n_labelled_clips: int | None = None,
 ) -> Path:
     """Predicts the labelled validation and test volumes from covariates, and writes that as a run of its own.
 
@@ -43,6 +44,7 @@ def predict_from_covariates(
         seed: Of the draw of labelled volumes, that of the students (`MRIDataModule`).
         n_labelled: Labelled volumes to train on; None: all. It matters to `mri-labels` alone.
         label_noise: Part of their labels that are wrong, likewise.
+        n_labelled_clips: Labelled clips, drawn with the seed as for a teacher; None: all. It matters to `tvus-labels`.
 
     Returns:
         The written ``predictions.csv``.
@@ -51,7 +53,7 @@ def predict_from_covariates(
         InputError: The cohort, the fold or an option is wrong, a covariate is missing, or all labels are alike.
     """
     mri = MRIDataModule(str(cohort), fold, n_labelled=n_labelled, seed=seed, label_noise=label_noise)
-    tvus = TVUSDataModule(str(cohort), fold)
+    tvus = TVUSDataModule(str(cohort), fold, n_labelled=n_labelled_clips, seed=seed)
     data = UnpairedDataModule(mri, tvus, covariates=list(covariates))
     of_volumes, of_clips = data.covariate_scores(held_out=True)
     volumes_recorded, recorded = data.covariates_recorded()

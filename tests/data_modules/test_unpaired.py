@@ -41,6 +41,43 @@ def test_clips_come_once_in_order_with_their_labels(write_cohort: WriteCohort) -
     np.testing.assert_array_equal(torch.cat([batch["label"] for batch in batches]), manifest["label"].iloc[index])
 
 
+def with_unlabelled(cohort: Path, fold: int = 0) -> UnpairedDataModule:
+    """Two of the training clips keep their label; the others count as unlabelled."""
+    tvus = TVUSDataModule(str(cohort), fold=fold, batch_size=3, n_labelled=2, seed=5)
+    return UnpairedDataModule(MRIDataModule(str(cohort), fold=fold), tvus, unlabelled_clips=True)
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_clips_without_label_come_after_the_others_and_hide_it(write_cohort: WriteCohort, fold: int) -> None:
+    cohort = write_cohort()
+    data = with_unlabelled(cohort, fold)
+    manifest = data.tvus.manifest  # type: ignore[union-attr]
+    batches = list(data.clips())
+    index = torch.cat([batch["index"] for batch in batches]).numpy()
+    labels = torch.cat([batch["label"] for batch in batches])
+    assert len(index) == len(set(index)) == manifest["split"].isin(["train", "unlabelled"]).sum() > 4
+    assert labels[:2].sort().values.tolist() == [0, 1]
+    assert labels[2:].isnan().all(), "a label that is not trained on is not told, though the manifest has it"
+    assert manifest["label"].iloc[index[2:]].notna().any()
+    lenders = set(manifest["patient_id"].iloc[index])
+    held_out = set(data.manifest["patient_id"][data.manifest["split"].isin(["val", "test"])])
+    assert not lenders & held_out
+    assert lenders <= data.trained_patients
+    assert len(data.covariate_scores()[1]) == len(data.covariates_recorded()[1]) == len(index)
+
+
+def test_the_fingerprint_changes_with_which_clips_have_a_label(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    every = UnpairedDataModule(MRIDataModule(str(cohort)), TVUSDataModule(str(cohort)), unlabelled_clips=True)
+    few = with_unlabelled(cohort)
+    assert every.clip_fingerprint() == unpaired(cohort).clip_fingerprint(), "no training clip is without a label"
+    assert few.clip_fingerprint() != every.clip_fingerprint()
+    other = with_unlabelled(cohort)
+    unseen = other.tvus.manifest["split"] == "unlabelled"  # type: ignore[union-attr]
+    other.tvus.manifest.loc[unseen, "label"] = 1.0  # type: ignore[union-attr]
+    assert other.clip_fingerprint() == few.clip_fingerprint(), "labels that are not told do not count"
+
+
 def test_loaders_manifest_and_labels_are_those_of_the_mri(write_cohort: WriteCohort) -> None:
     data = unpaired(write_cohort())
     for name in ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"):

@@ -183,3 +183,17 @@ def test_the_recipe_takes_the_covariates_of_the_profile(runs: Path, options: Opt
     cli = build(options("student", runs / "none", *recipe, "--profile.covariates", "[]"))
     with pytest.raises(InputError, match=r"^there are no covariates: [^\n]*profile\.covariates[^\n]*$"):
         cli.trainer.fit(cli.model, cli.datamodule)
+
+
+def test_the_recipe_learns_from_what_the_teacher_says_of_clips_without_label(runs: Path, options: Options) -> None:
+    few = ("--profile.n_labelled_clips", "4", "--profile.student_epochs", "2", "--profile.n_labelled", "16")
+    sizes = {}
+    for arm in ("student", "student-kd"):
+        cli = build(options("student", runs / f"{arm}-few-clips", "--config", str(POD / "arms" / f"{arm}.yaml"), *few))
+        cli.trainer.fit(cli.model, cli.datamodule)
+        bank, split = cli.model.bank, cli.datamodule.tvus.manifest["split"]
+        assert int((~bank.labels.isnan()).sum()) == split.eq("train").sum() == 4
+        assert bank.logits.isfinite().all()
+        sizes[arm] = len(bank.labels)
+    assert sizes["student"] == split.isin(["train", "unlabelled"]).sum() > 4
+    assert sizes["student-kd"] == 4, "pairs by label need one"

@@ -115,6 +115,19 @@ def test_held_out_labels_and_other_held_out_patients_change_nobodys_probability(
         assert (after["label"] == 1 - before["label"]).all()
 
 
+def test_few_labelled_clips_are_drawn_as_for_the_teacher(write: WriteTables) -> None:
+    cohort = write()
+    few = predicted(cohort, n_labelled_clips=30, seed=5)
+    drawn = TVUSDataModule(str(cohort), n_labelled=30, seed=5).manifest
+
+    def only_the_draw(mri: pd.DataFrame, tvus: pd.DataFrame) -> None:
+        tvus["label"] = tvus["label"].astype("Int64")
+        tvus.loc[drawn["split"].eq("unlabelled"), "label"] = pd.NA
+
+    assert predicted(write(only_the_draw))["probability"].equals(few["probability"])
+    assert not predicted(write())["probability"].equals(few["probability"])
+
+
 def test_the_labels_fitted_on_are_those_of_the_students_and_no_others(write: WriteTables) -> None:
     cohort = write()
     draw = {"n_labelled": 24, "seed": 5, "label_noise": 0.25}
