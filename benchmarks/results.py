@@ -26,7 +26,7 @@ from results_plot import draw_differences
 from timing import table
 
 from poddistill.evaluation.attribution import attributions
-from poddistill.evaluation.curve import draw_curve, within
+from poddistill.evaluation.curve import as_words, draw_curve
 from poddistill.evaluation.curve_figure import curve_figure
 from poddistill.evaluation.report import p_value
 from poddistill.evaluation.runs import find_runs, read_predictions, write_predictions
@@ -167,16 +167,10 @@ def learning_curve(name: str, studies: list[Path]) -> list[str]:
                 restore(Path(scratch) / study.name)
             points = {n: [Path(scratch) / study.name] for study, n in kept.items()}
             curve = draw_curve(points, Path(scratch) / "curve", baseline=BASELINE, resamples=1)
-        span = min(points), max(points)
         rows = [
-            [
-                f"`{row.method}`, {row.value:g} labels",
-                within(row.baseline_value, span),
-                " to ".join(dict.fromkeys(within(end, span) for end in (row.baseline_low, row.baseline_high))),
-                f"{row.cohorts}",
-            ]
-            for row in curve.as_good.itertuples()
-            if "--" not in row.method and row.method != "teacher"
+            [f"`{row['method']}`, {row['value']:g} labels", *as_words(row), str(row["cohorts"])]
+            for row in curve.as_good.to_dict("records")
+            if "--" not in row["method"] and row["method"] != "teacher"
         ]
         headings = ["method", f"as good as `{BASELINE}` with", "95 % interval", "cohorts"]
         parts.append(table(headings, rows))

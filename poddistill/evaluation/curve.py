@@ -5,20 +5,21 @@ A method at one number is compared with the baseline at every number, which says
     d_i = AUROC(baseline at x_i) - AUROC(method at x)
 
 paired over the runs that the two share, and its 95 % interval [low_i, high_i], the method at x is as good as the
-baseline at the number where d is 0: d is made monotone over the numbers (isotonic regression, in
-the direction of a straight line through them) and read in between along
-a straight line, over the logarithm of the number where `logarithmic` says so. The interval is the set of numbers where
-"as good" is not rejected, low <= 0 <= high, with low and high read along straight lines likewise: a test turned into an
-interval, as Fieller did for ratios. Between two numbers it is no narrower than that of the line between them, for the
-standard deviation of a weighted mean is at most the weighted mean of the standard deviations.
+baseline at the number where d is 0: d is made monotone over the numbers (isotonic regression, in the direction of a
+straight line through them) and read in between along straight lines, over the logarithm of the number where
+`logarithmic` says so. The interval is the set of numbers where "as good" is not rejected, low <= 0 <= high, with low
+and high read along straight lines likewise: a test turned into an interval, as Fieller did for ratios. Between two
+numbers it is no narrower than that of the line between them, for the standard deviation of a weighted mean is at most
+the weighted mean of the standard deviations.
 
 A number that lies below all that were tried is -inf, one above all is inf: nothing is extrapolated.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,8 @@ from poddistill.evaluation.statistics import FloatArray
 
 DIFFERENCE = ["difference", "difference_low", "difference_high", "difference_p", "difference_cohorts"]
 ROUNDING = 1e-12  # AUROC: what reading along a line may leave of a 0
-AS_GOOD_COLUMNS = ["method", "value", "baseline", "baseline_value", "baseline_low", "baseline_high", "cohorts"]
+AS_GOOD_COLUMNS = ["method", "value", "baseline", "baseline_value", "baseline_low", "baseline_high"]
+AS_GOOD_COLUMNS += ["lowest", "highest", "cohorts"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Curve:
         table: a row a value and method: column value, those of ``comparison.csv``, and the paired difference from the
             baseline at the same value with its 95 % interval and unadjusted p-value, nan where there is none.
         as_good: a row a value and method other than the baseline, columns `AS_GOOD_COLUMNS`: the value at which the
-            baseline is as good, its 95 % interval, and the fewest cohorts that a difference rests on.
+            baseline is as good and its 95 % interval, the lowest and highest value that the baseline shares runs at,
+            and the fewest cohorts that a difference rests on.
         picture: the written ``curve.png``.
     """
 
@@ -84,10 +87,15 @@ def draw_curve(
     scored: dict[float, dict[str, Method]] = {}
     for value in values:
         methods, _ = score_methods(find_runs(points[value]), resamples, 0)
+        if not methods:
+            folders = ", ".join(map(str, points[value]))
+            raise InputError(f"{folders}: runs without predictions.csv only; predict first, then draw the curve")
         scored[value] = {method.name: method for method in methods}
     names = list(dict.fromkeys(name for methods in scored.values() for name in methods))
     if baseline is not None and baseline not in names:
         raise InputError(f"--baseline {baseline}: no such method with predictions; choose one of {', '.join(names)}")
+    if all(sum(name in methods for methods in scored.values()) < 2 for name in names):
+        raise InputError(f"no method has runs at two values, of {', '.join(names)}: add some")
     rows = [
         {"value": value, **method_row(method), **_from_baseline(method, scored[value].get(baseline or ""))}
         for value, methods in scored.items()
@@ -124,20 +132,26 @@ def print_curve(curve: Curve, console: Console | None = None) -> None:
         every.add_row(row["method"], f"{row['value']:g}", auroc, "-" if math.isnan(row["difference"]) else apart)
     console.print(every)
     if len(curve.as_good):
-        span = curve.table["value"].min(), curve.table["value"].max()
         equal = plain_table(["method", "at", f"as good as {curve.as_good['baseline'].iloc[0]} at", "95 % interval"])
         for row in curve.as_good.sort_values("method", kind="stable").to_dict("records"):
-            where, *limits = (within(row[f"baseline_{name}"], span) for name in ("value", "low", "high"))
-            equal.add_row(row["method"], f"{row['value']:g}", where, " to ".join(dict.fromkeys(limits)))
+            equal.add_row(row["method"], f"{row['value']:g}", *as_words(row))
         console.print()
         console.print(equal)
 
 
-def within(value: float, span: tuple[float, float]) -> str:
-    """Return a value of `Curve.as_good` as text: three digits, or on which side of all values that were tried."""
-    if math.isinf(value):
-        return f"below {span[0]:g}" if value < 0 else f"above {span[1]:g}"
-    return "-" if math.isnan(value) else f"{value:.3g}"
+def as_words(row: Mapping[Hashable, Any]) -> tuple[str, str]:
+    """Return the value and the interval of a row of `Curve.as_good` as text, each number with three digits.
+
+    What lies beyond all values that were compared is "below 20" or "above 320", and what is unknown a hyphen.
+    """
+
+    def words(value: float) -> str:
+        if math.isinf(value):
+            return f"below {row['lowest']:g}" if value < 0 else f"above {row['highest']:g}"
+        return "-" if math.isnan(value) else f"{value:.3g}"
+
+    where, *ends = (words(row[f"baseline_{name}"]) for name in ("value", "low", "high"))
+    return where, " to ".join(dict.fromkeys(ends))
 
 
 def _from_baseline(method: Method, baseline: Method | None) -> dict[str, float]:
@@ -159,10 +173,9 @@ def _as_good_rows(
             if len(shared) < 2:
                 continue
             estimates = [estimate for estimate, _ in shared.values()]
-            where, low, high = as_good_at(list(shared), estimates)
-            cohorts = min(cohorts for _, cohorts in shared.values())
-            baseline = next(iter(along.values())).name
-            yield dict(zip(AS_GOOD_COLUMNS, (name, value, baseline, where, low, high, cohorts), strict=True))
+            baseline, cohorts = next(iter(along.values())).name, min(cohorts for _, cohorts in shared.values())
+            row = (name, value, baseline, *as_good_at(list(shared), estimates), min(shared), max(shared), cohorts)
+            yield dict(zip(AS_GOOD_COLUMNS, row, strict=True))
 
 
 def as_good_at(values: Sequence[float], differences: Sequence[Estimate]) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from data_modules.errors import InputError
 from poddistill.evaluation.compare import compare
-from poddistill.evaluation.curve import as_good_at, draw_curve, print_curve
+from poddistill.evaluation.curve import as_good_at, as_words, draw_curve, print_curve
 from poddistill.evaluation.curve_figure import curve_figure
 from poddistill.evaluation.folds import Estimate
 
@@ -165,3 +165,22 @@ def test_what_is_no_curve_is_told(points, tmp_path):
         draw_curve(points, tmp_path / "out", baseline="student-kd", resamples=20)
     with pytest.raises(InputError, match=r"nowhere: no such folder"):
         draw_curve({20: points[20], 80: [tmp_path / "nowhere"]}, tmp_path / "out", resamples=20)
+    for file in points[80][0].rglob("student/predictions.csv"):
+        file.unlink()
+    only = {20: list(points[20][0].rglob("student")), 80: points[80]}
+    with pytest.raises(InputError, match=r"no method has runs at two values, of student, stud"):
+        draw_curve(only, tmp_path / "out", resamples=20)
+    for file in points[80][0].rglob("predictions.csv"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"runs80: runs without predictions\.csv only"):
+        draw_curve(points, tmp_path / "out", resamples=20)
+
+
+def test_beyond_is_beyond_what_the_baseline_was_tried_with(points, tmp_path):
+    for folder in points[20][0].rglob("student-mae"):
+        (folder / "predictions.csv").unlink()
+    curve = draw_curve(points, tmp_path / "out", baseline="student-mae", resamples=20)
+    assert set(curve.as_good["lowest"]) == {80}
+    row = {**curve.as_good.iloc[0], "baseline_low": -math.inf, "baseline_high": math.inf, "baseline_value": math.nan}
+    assert as_words(row) == ("-", "below 80 to above 320")
+    assert as_words({**row, "baseline_value": math.inf, "baseline_low": math.inf}) == ("above 320", "above 320")
