@@ -146,12 +146,15 @@ def labels(study: Path) -> int:
 
 
 def learning_curve(name: str, studies: list[Path]) -> list[str]:
-    """Returns the figure of a regime's studies over their numbers of labels; nothing where all have as many.
+    """Returns the figure of a regime's studies over their numbers of labels; nothing where they have no common cohort.
 
     A table says with how many labels the baseline is as good as a method, from those whose predictions are kept.
     """
     numbers = {study: labels(study) for study in studies}
-    if len(set(numbers.values())) < 2:
+    if len(set(numbers.values())) < len(studies):
+        raise SystemExit(f"error: {', '.join(study.name for study in studies)}: two have as many labels; publish one")
+    cohorts = [set(pd.read_csv(study / "runs.csv")["cohort"]) for study in studies]
+    if len(studies) < 2 or not set.intersection(*cohorts):
         return []
     every = pd.concat([pd.read_csv(study / "comparison.csv").assign(value=n) for study, n in numbers.items()])
     every = every[~every["method"].str.contains("--", regex=False) & every["method"].ne("teacher")]
@@ -159,7 +162,11 @@ def learning_curve(name: str, studies: list[Path]) -> list[str]:
     FIGURES.mkdir(parents=True, exist_ok=True)
     curve_figure(every, "labelled volumes").savefig(FIGURES / file)
     title = f", regime `{name}`" if name else ""
-    parts = [f"![Test AUROC against the number of labelled volumes{title}](figures/{file})"]
+    counts = ", ".join(f"{len(members)} with {n}" for members, n in zip(cohorts, numbers.values(), strict=True))
+    parts = [
+        f"![Test AUROC against the number of labelled volumes{title}](figures/{file})",
+        f"Cohorts, the same ones as far as they go: {counts} labels.",
+    ]
     kept = {study: n for study, n in numbers.items() if (study / PREDICTIONS).exists()}
     if len(kept) > 1:
         with TemporaryDirectory() as scratch:

@@ -115,8 +115,7 @@ class CohortDataModule(pl.LightningDataModule):
         fold: The test fold j, counted from 0; None, where nothing is trained or selected on this cohort: all.
         batch_size: Cases a batch and a process.
         include_unlabelled: Train on all images, labels hidden, as for pre-training.
-        n_labelled: Train with at most this many labels, at least 2, drawn with the seed in the ratio of the classes;
-            None: all.
+        n_labelled: Train with so many labels, at least 2, drawn with the seed in the ratio of the classes; None: all.
         augmentation: Changes training batches on their device.
         num_workers: Processes a loader.
         seed: Of order and draw; None: the run's own seed (``seed_everything``), else 0.
@@ -163,6 +162,7 @@ class CohortDataModule(pl.LightningDataModule):
         self.fold = fold
         self.batch_size = batch_size
         self.include_unlabelled = include_unlabelled
+        self.n_labelled = n_labelled
         self.augmentation = augmentation
         self.num_workers = num_workers
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
@@ -278,6 +278,11 @@ class CohortDataModule(pl.LightningDataModule):
         if not len(rows):
             raise InputError(
                 f"{self.cohort}: no labelled {self.modality} case is left to train on; add labels and ingest again"
+            )
+        if self.n_labelled is not None and not self.include_unlabelled and len(rows) < self.n_labelled:
+            raise InputError(
+                f"{self.cohort}: n_labelled is {self.n_labelled}, but {len(rows)} labelled {self.modality} cases are "
+                "there to train on: lower it in the profile, or set it to null for all"
             )
         return rows
 

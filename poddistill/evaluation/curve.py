@@ -5,14 +5,15 @@ A method at one number is compared with the baseline at every number, which says
     d_i = AUROC(baseline at x_i) - AUROC(method at x)
 
 paired over the runs that the two share, and its 95 % interval [low_i, high_i], the method at x is as good as the
-baseline at the number where d is 0: d is made monotone over the numbers (isotonic regression, in the direction of a
-straight line through them) and read in between along straight lines, over the logarithm of the number where
-`logarithmic` says so. The interval is the set of numbers where "as good" is not rejected, low <= 0 <= high, with low
-and high read along straight lines likewise: a test turned into an interval, as Fieller did for ratios. Between two
-numbers it is no narrower than that of the line between them, for the standard deviation of a weighted mean is at most
-the weighted mean of the standard deviations.
+baseline at the number where d is 0: d is made monotone over the numbers (isotonic regression) and read in between along
+straight lines, over the logarithm of the number where `logarithmic` says so. The interval is the set of numbers where
+"as good" is not rejected, low <= 0 <= high, with low and high read along straight lines likewise: a test turned into an
+interval, as Fieller did for ratios. Between two numbers it is no narrower than that of the line between them, for the
+standard deviation of a weighted mean is at most the weighted mean of the standard deviations.
 
-A number that lies below all that were tried is -inf, one above all is inf: nothing is extrapolated.
+A number that lies below all that were tried is -inf, one above all is inf: nothing is extrapolated. Which of the two it
+is where the baseline is worse, or better, everywhere, is said only if the baseline itself is shown to rise or to fall
+from the first number to the last, by the 95 % interval of that difference; else the interval is open on both sides.
 """
 
 import math
@@ -52,11 +53,13 @@ class Curve:
             baseline is as good and its 95 % interval, the lowest and highest value that the baseline shares runs at,
             and the fewest cohorts that a difference rests on.
         picture: the written ``curve.png``.
+        notes: sentences on what the reader must know, such as a missing threshold.
     """
 
     table: pd.DataFrame
     as_good: pd.DataFrame
     picture: Path
+    notes: list[str]
 
 
 def draw_curve(
@@ -81,12 +84,21 @@ def draw_curve(
         InputError: fewer than two values, a value that is not finite, a folder without runs, a faulty file, or a
             baseline that no run has.
     """
-    values = sorted(points)
-    if len(values) < 2 or not np.isfinite(values).all():
+    if not all(map(math.isfinite, points)):
+        raise InputError("a value of the curve is not a finite number; give each as VALUE=RUN, such as 20=runs/twenty")
+    if len(points) < 2:
         raise InputError("a curve needs runs at two values or more; give each as VALUE=RUN, such as 20=runs/twenty")
     scored: dict[float, dict[str, Method]] = {}
-    for value in values:
-        methods, _ = score_methods(find_runs(points[value]), resamples, 0)
+    notes: list[str] = []
+    taken: dict[Path, float] = {}
+    for value in sorted(points):
+        runs = find_runs(points[value])
+        for run in runs:
+            if run.folder in taken:
+                raise InputError(f"{run.folder} is given at {taken[run.folder]:g} and at {value:g}: give it once")
+            taken[run.folder] = value
+        methods, said = score_methods(runs, resamples, 0)
+        notes += [f"at {value:g}: {note}" for note in said]
         if not methods:
             folders = ", ".join(map(str, points[value]))
             raise InputError(f"{folders}: runs without predictions.csv only; predict first, then draw the curve")
@@ -104,6 +116,11 @@ def draw_curve(
     table = pd.DataFrame(rows)
     along = {value: methods[baseline] for value, methods in scored.items() if baseline in methods}
     as_good = pd.DataFrame(_as_good_rows(scored, along), columns=AS_GOOD_COLUMNS)
+    if baseline is not None and as_good.empty:
+        notes.append(
+            f"{baseline} shares no runs (cohort, seed, fold and test cases) with another method at two values, so it "
+            "is not said where it is as good."
+        )
 
     out = Path(out)
     picture = out / "curve.png"
@@ -114,7 +131,7 @@ def draw_curve(
         curve_figure(table, axis, baseline).savefig(picture, metadata={"Software": None})
     except OSError as error:
         raise InputError(f"{out}: cannot write there ({error.strerror}); give another --out folder") from error
-    return Curve(table, as_good, picture)
+    return Curve(table, as_good, picture, notes)
 
 
 def print_curve(curve: Curve, console: Console | None = None) -> None:
@@ -125,18 +142,26 @@ def print_curve(curve: Curve, console: Console | None = None) -> None:
         console: where to; standard output by default.
     """
     console = console or Console(highlight=False)
-    every = plain_table(["method", "at", "AUROC (95 %)", "difference (95 %)"])
+    every = plain_table(["method", "at", "cohorts", "AUROC (95 %)", "difference (95 %)"])
     for row in curve.table.sort_values("value").sort_values("method", kind="stable").to_dict("records"):
-        apart = f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
-        auroc = f"{row['auroc']:.3f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})"
-        every.add_row(row["method"], f"{row['value']:g}", auroc, "-" if math.isnan(row["difference"]) else apart)
+        auroc = f"{_text(row['auroc'])} ({_text(row['auroc_low'])}-{_text(row['auroc_high'])})"
+        apart = (_text(row[name], "+") for name in DIFFERENCE[:3])
+        difference = "-" if math.isnan(row["difference"]) else "{} ({} to {})".format(*apart)
+        every.add_row(row["method"], f"{row['value']:g}", f"{row['cohorts']}", auroc, difference)
     console.print(every)
     if len(curve.as_good):
-        equal = plain_table(["method", "at", f"as good as {curve.as_good['baseline'].iloc[0]} at", "95 % interval"])
+        same = f"as good as {curve.as_good['baseline'].iloc[0]} at"
+        equal = plain_table(["method", "at", "cohorts", same, "95 % interval"])
         for row in curve.as_good.sort_values("method", kind="stable").to_dict("records"):
-            equal.add_row(row["method"], f"{row['value']:g}", *as_words(row))
+            equal.add_row(row["method"], f"{row['value']:g}", f"{row['cohorts']}", *as_words(row))
         console.print()
         console.print(equal)
+    for note in curve.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def _text(value: float, sign: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:{sign}.3f}"
 
 
 def as_words(row: Mapping[Hashable, Any]) -> tuple[str, str]:
@@ -148,7 +173,7 @@ def as_words(row: Mapping[Hashable, Any]) -> tuple[str, str]:
     def words(value: float) -> str:
         if math.isinf(value):
             return f"below {row['lowest']:g}" if value < 0 else f"above {row['highest']:g}"
-        return "-" if math.isnan(value) else f"{value:.3g}"
+        return "-" if math.isnan(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
     where, *ends = (words(row[f"baseline_{name}"]) for name in ("value", "low", "high"))
     return where, " to ".join(dict.fromkeys(ends))
@@ -166,6 +191,8 @@ def _as_good_rows(
     scored: Mapping[float, Mapping[str, Method]], along: Mapping[float, Method]
 ) -> Iterable[dict[str, object]]:
     """The rows of `Curve.as_good`, without those whose runs the baseline shares at fewer than two values."""
+    ends = list(along.values())
+    rise = paired_difference(ends[-1], ends[0]) if len(ends) > 1 else None
     for value, methods in scored.items():
         for name, method in methods.items():
             found = {x: paired_difference(other, method) for x, other in along.items() if other.name != name}
@@ -174,21 +201,25 @@ def _as_good_rows(
                 continue
             estimates = [estimate for estimate, _ in shared.values()]
             baseline, cohorts = next(iter(along.values())).name, min(cohorts for _, cohorts in shared.values())
-            row = (name, value, baseline, *as_good_at(list(shared), estimates), min(shared), max(shared), cohorts)
+            where = as_good_at(list(shared), estimates, rise[0] if rise else None)
+            row = (name, value, baseline, *where, min(shared), max(shared), cohorts)
             yield dict(zip(AS_GOOD_COLUMNS, row, strict=True))
 
 
-def as_good_at(values: Sequence[float], differences: Sequence[Estimate]) -> tuple[float, float, float]:
+def as_good_at(
+    values: Sequence[float], differences: Sequence[Estimate], rise: Estimate | None = None
+) -> tuple[float, float, float]:
     """Return the value at which the baseline is as good as a method, and its 95 % interval.
 
     Args:
         values: of the baseline, increasing, at least two.
         differences: the baseline at each of them minus the method.
+        rise: the baseline at the last of them minus itself at the first; None if that is not known.
 
     Returns:
-        The value and the ends of its interval, each within the values, or -inf below and inf above them. All are nan
-        where the baseline's AUROC does not change with the values, or a difference is undefined; the ends where an
-        interval is.
+        The value and the ends of its interval, each within the values, or -inf below and inf above them. The value is
+        nan where it lies beyond all values and nobody knows on which side, all are where a difference is undefined, and
+        the ends where an interval is.
     """
     position = np.log(values) if logarithmic(values) else np.asarray(values, dtype=float)
     means = np.array([estimate.value for estimate in differences])
@@ -197,12 +228,10 @@ def as_good_at(values: Sequence[float], differences: Sequence[Estimate]) -> tupl
         return math.nan, math.nan, math.nan
     rises = bool(np.polyfit(position, means, 1)[0] > 0)
     fitted = IsotonicRegression(increasing=rises).fit_transform(position, means)
-    if not np.ptp(fitted) > 0:
-        return math.nan, math.nan, math.nan
     zeros = _zeros(position, fitted)
-    where = float(zeros.mean()) if len(zeros) else _beyond(fitted, rises)
+    where = float(zeros.mean()) if len(zeros) else _beyond(fitted, rise)
     unknown = bool(np.isnan(limits).any())
-    low, high = (math.nan, math.nan) if unknown else _ends(position, limits[:, 0], limits[:, 1], rises)
+    low, high = (math.nan, math.nan) if unknown else _ends(position, limits[:, 0], limits[:, 1], rise)
     back = math.exp if logarithmic(values) else float
     where, low, high = (end if math.isinf(end) else back(end) for end in (where, low, high))
     return where, low, high
@@ -217,17 +246,20 @@ def _zeros(position: FloatArray, line: FloatArray) -> FloatArray:
     return np.concatenate([position[line == 0], inside])
 
 
-def _ends(position: FloatArray, low: FloatArray, high: FloatArray, rises: bool) -> tuple[float, float]:
+def _ends(position: FloatArray, low: FloatArray, high: FloatArray, rise: Estimate | None) -> tuple[float, float]:
     """The ends of the set in which 0 is not rejected, which is open where it reaches the first or the last value."""
     corners = np.unique(np.concatenate([position, _zeros(position, low), _zeros(position, high)]))
     below, above = (np.interp(corners, position, limit) for limit in (low, high))
     kept = corners[(below <= ROUNDING) & (above >= -ROUNDING)]
     if not len(kept):
-        return (_beyond(low, rises),) * 2
+        side = _beyond(low, rise)
+        return (-math.inf, math.inf) if math.isnan(side) else (side, side)
     first, last = float(kept[0]), float(kept[-1])
     return (-math.inf if first == position[0] else first), (math.inf if last == position[-1] else last)
 
 
-def _beyond(line: FloatArray, rises: bool) -> float:
-    """On which side of all values a line that has one sign, and rises or falls, is 0."""
-    return -math.inf if (line[0] > 0) == rises else math.inf
+def _beyond(differences: FloatArray, rise: Estimate | None) -> float:
+    """On which side of all values differences that have one sign are 0; nan unless the baseline rises or falls."""
+    if rise is None or not (rise.low > 0 or rise.high < 0):
+        return math.nan
+    return -math.inf if (differences[0] > 0) == (rise.low > 0) else math.inf

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from data_modules.errors import InputError
-from poddistill.evaluation.runs import COLUMNS, PREDICTIONS, read_predictions, write_predictions
+from poddistill.evaluation.runs import COLUMNS, PREDICTIONS, read_predictions, refuse_own_folder, write_predictions
 
 CLOSEST = 1e-7
 """To 0 or 1, for a mean of logits."""
@@ -29,10 +29,16 @@ def ensemble(runs: Sequence[Path], out: Path) -> Path:
         The written ``predictions.csv``.
 
     Raises:
-        InputError: There is one run only, a file is missing or faulty, or the runs have other cases, labels or splits.
+        InputError: There is one run only, one is named twice or is `out`, a file is missing or faulty, or the runs
+            have other cases, labels or splits.
     """
     if len(runs) < 2:
         raise InputError(f"an ensemble needs at least 2 runs, not {len(runs)}: name more")
+    folders = [run.resolve() for run in runs]
+    for run in runs:
+        if folders.count(run.resolve()) > 1:
+            raise InputError(f"{run} is named twice: an ensemble needs different runs")
+    refuse_own_folder(out, runs)
     tables = [read_predictions(run / PREDICTIONS) for run in runs]
     about = [name for name in COLUMNS if name != "probability"]
     for run, table in zip(runs[1:], tables[1:], strict=True):

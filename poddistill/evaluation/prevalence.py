@@ -6,7 +6,13 @@ import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
 from data_modules.errors import InputError
-from poddistill.evaluation.runs import EVERY_SPLIT, PREDICTIONS_ALL, read_predictions, write_predictions
+from poddistill.evaluation.runs import (
+    EVERY_SPLIT,
+    PREDICTIONS_ALL,
+    read_predictions,
+    refuse_own_folder,
+    write_predictions,
+)
 from poddistill.evaluation.statistics import FloatArray, auroc
 
 CLOSEST = 1e-9
@@ -47,11 +53,12 @@ def map_to_prevalence(run: Path, prevalence: float, out: Path) -> Path:
         The written ``predictions.csv``, of the labelled validation and test cases.
 
     Raises:
-        InputError: The prevalence is out of range, the file is missing or faulty, no volume is unlabelled, or the
-            labelled validation cases are not of both classes.
+        InputError: The prevalence is out of range, `out` is `run`, the file is missing or faulty, no volume is
+            unlabelled, or the labelled validation cases are not of both classes.
     """
     if not 0 < prevalence < 1:
         raise InputError(f"prevalence is {prevalence}: give a part between 0 and 1, such as 0.25")
+    refuse_own_folder(out, [run])
     file = run / PREDICTIONS_ALL
     if not file.is_file():
         raise InputError(f"{file}: no such file; write it with poddistill predict on the finished run")

@@ -155,13 +155,29 @@ def write_predictions(table: pd.DataFrame, folder: Path) -> Path:
 
     Returns:
         The written file.
+
+    Raises:
+        InputError: The folder cannot be made or written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / PREDICTIONS
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    table.assign(label=table["label"].astype("Int64")).to_csv(temporary, index=False)
-    temporary.replace(file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        table.assign(label=table["label"].astype("Int64")).to_csv(temporary, index=False)
+        temporary.replace(file)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror}); give another --out folder") from error
     return file
+
+
+def refuse_own_folder(out: Path, runs: Iterable[Path]) -> None:
+    """Refuses to write a new run over one that it is made of.
+
+    Raises:
+        InputError: `out` is one of the runs.
+    """
+    if out.resolve() in {run.resolve() for run in runs}:
+        raise InputError(f"--out {out} is a run that it is made of, and would be lost: give another folder")
 
 
 def read_history(path: Path, metric: str) -> pd.Series:

@@ -80,3 +80,14 @@ def test_noise_flips_its_part_of_the_training_labels_and_nothing_else(write_coho
     assert noisy.manifest["label"][elsewhere].equals(plain.manifest["label"][elsewhere])
     with pytest.raises(InputError, match=r"label_noise is 0\.5: give a part"):
         MRIDataModule(cohort, label_noise=0.5)
+
+
+def test_more_labels_than_there_are_are_refused_when_they_are_to_be_trained_on(write_cohort: WriteCohort) -> None:
+    """A learning curve would put what fewer labels gave at the number that was asked for."""
+    cohort = str(write_cohort())
+    there = len(MRIDataModule(cohort).train_labels)
+    assert len(MRIDataModule(cohort, n_labelled=there).train_dataloader()) > 0
+    data = MRIDataModule(cohort, n_labelled=there + 1)
+    with pytest.raises(InputError, match=rf"n_labelled is {there + 1}, but {there} labelled mri cases are there"):
+        data.train_dataloader()
+    assert len(data.test_dataloader()) > 0, "a run with more labels is scored on a cohort with fewer"

@@ -35,4 +35,17 @@ def test_members_must_be_several_and_of_the_same_cases(write_run, tmp_path):
         ensemble([first], tmp_path / "out")
     with pytest.raises(InputError, match="have other cases, labels or splits; average runs of one cohort and fold"):
         ensemble([first, other], tmp_path / "out")
+    with pytest.raises(InputError, match="student is named twice: an ensemble needs different runs"):
+        ensemble([first, first.parent / "." / "student"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_member_is_not_written_over(write_run, tmp_path):
+    runs = [write_run("student", seed=seed) for seed in range(2)]
+    before = (runs[0] / "predictions.csv").read_bytes()
+    with pytest.raises(InputError, match=r"student is a run that it is made of, and would be lost"):
+        ensemble(runs, runs[0])
+    assert (runs[0] / "predictions.csv").read_bytes() == before
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file: cannot write there .*; give another --out folder"):
+        ensemble(runs, tmp_path / "file")
