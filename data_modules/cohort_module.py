@@ -239,6 +239,23 @@ class CohortDataModule(pl.LightningDataModule):
             )
         return rows
 
+    def require_labels(self) -> None:
+        """Makes sure that there are labels to train on, as many as `n_labelled` asks for.
+
+        Raises:
+            InputError: There are none, or fewer.
+        """
+        there = len(self._rows("train"))
+        if not there:
+            raise InputError(
+                f"{self.cohort}: no labelled {self.modality} case is left to train on; add labels and ingest again"
+            )
+        if self.n_labelled is not None and there < self.n_labelled:
+            raise InputError(
+                f"{self.cohort}: n_labelled is {self.n_labelled}, but {there} labelled {self.modality} cases are there "
+                "to train on: lower it in the profile, or set it to null for all"
+            )
+
     def sequential_dataloader(self, rows: np.ndarray) -> DataLoader:
         """Returns a loader of these rows of the manifest in their order, whole in every process, not augmented."""
         return DataLoader(
@@ -260,12 +277,12 @@ class CohortDataModule(pl.LightningDataModule):
         return batch
 
     def _split(self, n_labelled: int | None) -> pd.Series:
-        split = splits(self.manifest, self.fold, count_folds(self.cohort))
+        split = splits(self.manifest, self.fold, 0 if self.fold is None else count_folds(self.cohort))
         label = self.manifest["label"]
         candidates = split.eq("train") & label.notna() & (not self.include_unlabelled)
         chosen = self.manifest["case_id"][candidates]
         if n_labelled is not None:
-            chosen = _draw(chosen, label[candidates], n_labelled, self.seed)
+            chosen = _draw(chosen, label[candidates], n_labelled, self.seed, self.modality)
         unused = split.isin(["train", ""]) & ~split.index.isin(chosen.index)
         return split.mask(unused, "unlabelled")
 
@@ -274,17 +291,13 @@ class CohortDataModule(pl.LightningDataModule):
 
     def _trained_rows(self) -> np.ndarray:
         self._refuse_no_fold()
-        rows = self._rows("train", "unlabelled") if self.include_unlabelled else self._rows("train")
-        if not len(rows):
-            raise InputError(
-                f"{self.cohort}: no labelled {self.modality} case is left to train on; add labels and ingest again"
-            )
-        if self.n_labelled is not None and not self.include_unlabelled and len(rows) < self.n_labelled:
-            raise InputError(
-                f"{self.cohort}: n_labelled is {self.n_labelled}, but {len(rows)} labelled {self.modality} cases are "
-                "there to train on: lower it in the profile, or set it to null for all"
-            )
-        return rows
+        if self.include_unlabelled:
+            rows = self._rows("train", "unlabelled")
+            if not len(rows):
+                raise InputError(f"{self.cohort}: no {self.modality} case is there to train on; ingest some")
+            return rows
+        self.require_labels()
+        return self._rows("train")
 
     def _refuse_no_fold(self) -> None:
         if self.fold is None:
@@ -362,10 +375,10 @@ def _receive(image: Tensor, label: np.ndarray, index: np.ndarray) -> Batch:
     return {"image": image, "label": torch.from_numpy(label), "index": torch.from_numpy(index)}
 
 
-def _draw(cases: pd.Series, labels: pd.Series, n: int, seed: int) -> pd.Series:
+def _draw(cases: pd.Series, labels: pd.Series, n: int, seed: int, modality: str) -> pd.Series:
     """At most n of the cases, at least one of each class and else in their ratio; those of a smaller n come first."""
     if n < 2:
-        raise InputError(f"n_labelled {n}: a detector needs a case of each class; give at least 2")
+        raise InputError(f"n_labelled {n} of {modality}: a detector needs a case of each class; give at least 2")
     if n >= len(cases):
         return cases
     order = cases.map(lambda case: hash_order(seed, case)).sort_values().index

@@ -19,6 +19,8 @@ from data_modules.mri import MRIDataModule
 from data_modules.store import read_record
 from data_modules.tvus import TVUSDataModule
 
+NOBODY = np.empty(0, dtype=int)
+
 
 class UnpairedDataModule(pl.LightningDataModule):
     """Serves MRI like its `MRIDataModule`, and the ultrasound clips of the training folds through `clips`.
@@ -101,8 +103,8 @@ class UnpairedDataModule(pl.LightningDataModule):
         """The ``patient_id`` of all whose images are trained on, those of the clips among them."""
         if self.tvus is None:
             return self.mri.trained_patients
-        lends = self.tvus.manifest["split"].isin(["train", "unlabelled"] if self.unlabelled_clips else ["train"])
-        return self.mri.trained_patients | self.tvus.trained_patients | set(self.tvus.manifest["patient_id"][lends])
+        lenders = self.tvus.manifest["patient_id"].iloc[self._lent()]
+        return self.mri.trained_patients | self.tvus.trained_patients | set(lenders)
 
     def setup(self, stage: str) -> None:
         """Lets the parts know the trainer, from which they learn their process."""
@@ -150,33 +152,25 @@ class UnpairedDataModule(pl.LightningDataModule):
         Args:
             held_out: Score validation and test volumes, too, each by itself: its rank is interpolated linearly between
                 the training cases with the next values, and is the first or last where it lies outside of all.
-
-        Raises:
-            InputError: As `clips`.
         """
-        tvus, clips = self._clip_rows() if self.tvus is not None else (None, np.empty(0, dtype=int))
+        clips, lent = (self._lent(), self._lent(True)) if self.tvus is not None else (NOBODY, NOBODY)
         trains = self.manifest["split"].isin(["train", "unlabelled"]).to_numpy()
         scored = trains | held_out
         mri_scores = np.zeros((len(self.manifest), len(self.covariates)), dtype=np.float32)
         tvus_scores = np.zeros((len(clips), len(self.covariates)), dtype=np.float32)
         for column, name in enumerate(self.covariates):
             of_mri = self.manifest[name].to_numpy(dtype=float)
-            of_tvus = np.empty(0) if tvus is None else tvus.manifest[name].to_numpy(dtype=float)[clips]
-            reference = np.concatenate([of_mri[trains], of_tvus])
+            of_tvus = np.empty(0) if self.tvus is None else self.tvus.manifest[name].to_numpy(dtype=float)
+            reference = np.concatenate([of_mri[trains], of_tvus[lent]])
             mri_scores[scored, column] = _normal_scores(of_mri[scored], reference)
-            tvus_scores[:, column] = _normal_scores(of_tvus, reference)
+            tvus_scores[:, column] = _normal_scores(of_tvus[clips], reference)
         return mri_scores, tvus_scores
 
     def covariates_recorded(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns whether any covariate is known, of all volumes (M,) and of the training clips (N,), bool.
-
-        Raises:
-            InputError: As `clips`.
-        """
+        """Returns whether any covariate is known, of all volumes (M,) and of the training clips (N,), bool."""
         tables = [self.manifest]
         if self.tvus is not None:
-            tvus, rows = self._clip_rows()
-            tables.append(tvus.manifest.iloc[rows])
+            tables.append(self.tvus.manifest.iloc[self._lent()])
         known = [table[self.covariates].notna().any(axis=1).to_numpy(copy=True) for table in tables]
         return known[0], known[1] if len(known) > 1 else np.empty(0, dtype=bool)
 
@@ -233,13 +227,15 @@ class UnpairedDataModule(pl.LightningDataModule):
     def _clip_rows(self) -> tuple[TVUSDataModule, np.ndarray]:
         if self.tvus is None:
             raise InputError("data.tvus is not set: give the TVUS data module to distil from ultrasound")
+        self.tvus.require_labels()
+        return self.tvus, self._lent()
+
+    def _lent(self, unlabelled: bool | None = None) -> np.ndarray:
+        """Rows of the clips that `clips` gives, or all that may train, labelled ones first."""
+        assert self.tvus is not None
         split = self.tvus.manifest["split"]
-        labelled, unlabelled = (np.flatnonzero(split == part) for part in ("train", "unlabelled"))
-        if not len(labelled):
-            raise InputError(
-                f"{self.tvus.cohort}: no labelled TVUS clip is in the training folds; ingest labelled clips"
-            )
-        return self.tvus, np.concatenate([labelled, unlabelled]) if self.unlabelled_clips else labelled
+        parts = ("train", "unlabelled") if (self.unlabelled_clips if unlabelled is None else unlabelled) else ("train",)
+        return np.concatenate([np.flatnonzero(split == part) for part in parts])
 
 
 def _normal_scores(values: np.ndarray, reference: np.ndarray) -> np.ndarray:

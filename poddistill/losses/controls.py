@@ -15,7 +15,7 @@ class Control(ABC):
 
     @abstractmethod
     def __call__(self, bank: TeacherBank) -> TeacherBank:
-        """Returns a bank of the same clips, labels and covariates, with other logits and features."""
+        """Returns a bank of these clips, with their labels and covariates and other logits and features."""
 
 
 class InventedOutputs(Control):
@@ -25,6 +25,7 @@ class InventedOutputs(Control):
     outputs of a class are equal, and so are its features.
 
     Whatever sees the teacher through the distribution of its outputs given the label alone can be given this instead.
+    Clips without a label are left out: whatever was invented for them would be noise that no user would learn from.
 
     Args:
         centre: Logit of the obliterated clips, less than which the free ones have; above 0.
@@ -45,12 +46,11 @@ class InventedOutputs(Control):
         self.seed = seed
 
     def __call__(self, bank: TeacherBank) -> TeacherBank:
-        """Returns the bank with invented outputs; clips without label get those of either class at random."""
+        """Returns the labelled clips with invented outputs."""
+        bank = bank.rows(~bank.labels.isnan())
         generator = torch.Generator().manual_seed(self.seed)
         n, width = bank.features.shape
-        guess = torch.randint(2, (n,), generator=generator).float()
-        known = bank.labels.cpu()
-        label = torch.where(known.isnan(), guess, known)
+        label = bank.labels.cpu()
         centres = torch.randn(2, width, generator=generator)
         logits = self.centre * (2 * label - 1) + self.deviation * torch.randn(n, generator=generator)
         spread = torch.randn(n, width, generator=generator) * (self.deviation > 0)

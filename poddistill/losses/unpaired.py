@@ -56,6 +56,12 @@ class TeacherBank:
         """Returns int64 (n,), the rows of the clips with a label."""
         return (self.labels == label).nonzero().flatten()
 
+    def rows(self, chosen: Tensor) -> "TeacherBank":
+        """Returns the clips that a bool (N,) chooses, at least one."""
+        names = tuple(self.case_ids[row] for row in chosen.nonzero().flatten().tolist())
+        told = {name: value[chosen] for name, value in vars(self).items() if name != "case_ids"}
+        return TeacherBank(case_ids=names, **told)
+
 
 @dataclass(frozen=True, eq=False)
 class StudentBatch:

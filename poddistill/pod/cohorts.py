@@ -13,10 +13,11 @@ import torch
 
 from data_modules.cohort_module import Batch
 from data_modules.errors import InputError
+from data_modules.tvus import TVUSDataModule
 from data_modules.unpaired import UnpairedDataModule
 from poddistill.losses.unpaired import StudentCohort, TeacherBank
 from poddistill.pod.teacher_tvus import TeacherTVUS
-from poddistill.training.checkpoints import read_checkpoint
+from poddistill.training.checkpoints import hashed, read_checkpoint
 
 FORMAT = 2
 """Of the file with the outputs; another format has another name."""
@@ -30,12 +31,14 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
     teacher is never mistaken for the old one. Process 0 computes, the others wait and read.
 
     Raises:
-        InputError: If there is no such checkpoint or it is no teacher's, or the data hold no clips.
+        InputError: If there is no such checkpoint or it is no teacher's, the data hold no clips, or they hide labels
+            that the teacher was trained on.
     """
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, UnpairedDataModule) or data.tvus is None:
         raise InputError("model.teacher is set, but data.tvus is not: give the TVUS data module, or no teacher")
     content = read_checkpoint(checkpoint)  # names the file if it is not there, before the key is made
+    _refuse_other_labels(checkpoint, content, data.tvus)
     weights = hashlib.sha256()
     for name, value in sorted(content["state_dict"].items()):
         weights.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else b"")
@@ -58,6 +61,16 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
         torch.from_numpy(patients.to_numpy(copy=True)).to(device),
         recorded,
     )
+
+
+def _refuse_other_labels(checkpoint: str | Path, content: dict[str, Any], tvus: TVUSDataModule) -> None:
+    """Refuses a teacher of other labelled clips than the student's, where only some are to have their label."""
+    labelled = tvus.manifest.loc[tvus.manifest["split"].eq("train"), "patient_id"].unique()
+    if tvus.n_labelled is not None and set(content.get("trained_patients", [])) != set(hashed(labelled)):
+        raise InputError(
+            f"{checkpoint}: was not trained on the {tvus.n_labelled} labelled clips that the student knows of; train "
+            "it with the same n_labelled_clips of the profile, the same --seed_everything and --fold"
+        )
 
 
 def student_cohort(data: Any) -> StudentCohort:

@@ -55,6 +55,7 @@ def predict_from_covariates(
     mri = MRIDataModule(str(cohort), fold, n_labelled=n_labelled, seed=seed, label_noise=label_noise)
     tvus = TVUSDataModule(str(cohort), fold, n_labelled=n_labelled_clips, seed=seed)
     data = UnpairedDataModule(mri, tvus, covariates=list(covariates))
+    (mri if fit_on == "mri-labels" else tvus).require_labels()
     of_volumes, of_clips = data.covariate_scores(held_out=True)
     volumes_recorded, recorded = data.covariates_recorded()
     x, labels = of_clips, tvus.train_labels

@@ -1,6 +1,7 @@
 """The run folder: checkpoints that make can trust, metrics that survive a resume, predictions."""
 
 import csv
+import math
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from data_modules.errors import InputError
 from poddistill.training.checkpoints import hashed
@@ -90,6 +92,9 @@ class BestCheckpoint(ModelCheckpoint):
     far is held as ``best-so-far.ckpt`` and linked to its final name, in one step, at the end of the fit. After a kill
     only ``last.ckpt`` stands, and training resumes from it.
 
+    Of epochs with equal scores the one with the lowest ``val/loss`` is kept: on a small validation fold the AUROC
+    reaches its top early, long before the probabilities mean anything.
+
     Args:
         dirpath: The run's ``checkpoints`` folder.
         monitor: The validation metric that selects.
@@ -107,6 +112,43 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+        self.loss_of_best = math.inf
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Makes sure, before anything is trained, that something will be selected.
+
+        Raises:
+            InputError: There is no validation within the epochs.
+        """
+        every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+        if every is not None and epochs is not None and 0 < epochs < every and not is_dry(trainer):
+            raise InputError(
+                f"no validation would be run in {epochs} epochs, so no checkpoint would be the best: "
+                f"set trainer.check_val_every_n_epoch ({every}) to a divisor of max_epochs"
+            )
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Tells whether the current state is better than the best, or as good with a lower loss."""
+        if super().check_monitor_top_k(trainer, current):
+            return True
+        as_good = current is not None and bool(current == self.best_model_score)
+        better = as_good and _validation_loss(trainer) < self.loss_of_best
+        return trainer.strategy.reduce_boolean_decision(better)
+
+    def _update_best_and_save(
+        self, current: Tensor, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        self.loss_of_best = _validation_loss(trainer)
+        super()._update_best_and_save(current, trainer, monitor_candidates)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a resumed training must know of the best so far."""
+        return {**super().state_dict(), "loss_of_best": self.loss_of_best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it back."""
+        super().load_state_dict(state_dict)
+        self.loss_of_best = state_dict.get("loss_of_best", math.inf)
 
     # Lightning 2.6 selects the best after the validation or, if every epoch is validated, at the end of the epoch, and
     # saves the last state after a better validation only.
@@ -138,18 +180,9 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Publishes the best checkpoint; an interrupted fit publishes nothing.
-
-        Raises:
-            InputError: If no validation was run, so that nothing was selected.
-        """
+        """Publishes the best checkpoint; an interrupted fit publishes nothing."""
         if trainer.interrupted or is_dry(trainer):
             return
-        if not self.best_model_path:
-            raise InputError(
-                f"no validation was run in {trainer.max_epochs} epochs, so no checkpoint is the best: "
-                f"set trainer.check_val_every_n_epoch ({trainer.check_val_every_n_epoch}) to a divisor of max_epochs"
-            )
         if trainer.is_global_zero:
             best = Path(self.best_model_path)
             published = best.with_name("best.ckpt")
@@ -163,11 +196,15 @@ class BestCheckpoint(ModelCheckpoint):
         trainer.strategy.barrier("best checkpoint published")
 
 
+def _validation_loss(trainer: pl.Trainer) -> float:
+    return float(trainer.callback_metrics.get("val/loss", math.inf))
+
+
 class MetricsCSV(CSVLogger):
     """Lightning's CSV logger, writing ``metrics.csv`` into the run folder and keeping it when the run is resumed.
 
     Lightning's own deletes the earlier file. Rows that a killed run logged after its last checkpoint are dropped, for
-    those steps are done again.
+    those steps are done again, and so is a row that was cut off.
 
     Args:
         save_dir: The run folder.
@@ -200,7 +237,8 @@ def _read_rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     with file.open(newline="") as handle:
-        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(handle)]
+        rows = [{key: value for key, value in row.items() if key and value} for row in csv.DictReader(handle)]
+    return [row for row in rows if row.get("step", "").isdecimal()]
 
 
 class ResumedMetrics(Callback):

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -140,3 +141,52 @@ def test_other_folds_and_other_cohorts_are_refused(write_cohort: WriteCohort) ->
         UnpairedDataModule(MRIDataModule(str(cohort)), TVUSDataModule(str(cohort), fold=1))
     with pytest.raises(InputError, match=r"data\.tvus\.cohort .* is not data\.mri\.cohort"):
         UnpairedDataModule(MRIDataModule(str(cohort)), TVUSDataModule(str(other)))
+
+
+def test_the_scale_of_covariates_is_that_of_all_who_train_whatever_clips_are_given(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    for modality in ("mri", "tvus"):
+        table = pd.read_csv(cohort / f"{modality}.csv")
+        table.assign(age=np.arange(len(table)) * 3 % 17).to_csv(cohort / f"{modality}.csv", index=False)
+    few = [
+        UnpairedDataModule(
+            MRIDataModule(str(cohort)),
+            TVUSDataModule(str(cohort), n_labelled=n),
+            covariates=["age"],
+            unlabelled_clips=unlabelled,
+        )
+        for n, unlabelled in ((None, False), (2, False), (2, True))
+    ]
+    scores = [data.covariate_scores()[0] for data in few]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    np.testing.assert_array_equal(scores[0], scores[2])
+    assert [len(data.covariate_scores()[1]) for data in few][1] == 2
+
+
+def test_without_a_labelled_clip_there_are_covariates_but_no_clips(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    table = pd.read_csv(cohort / "tvus.csv").assign(label=None)
+    table.to_csv(cohort / "tvus.csv", index=False)
+    data = unpaired(cohort)
+    assert len(data.covariate_scores()[1]) == len(data.covariates_recorded()[1]) == 0
+    with pytest.raises(InputError, match="no labelled tvus case is left to train on"):
+        data.clips()
+
+
+def test_more_labelled_clips_than_there_are_are_refused(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort()
+    data = UnpairedDataModule(MRIDataModule(str(cohort)), TVUSDataModule(str(cohort), n_labelled=99))
+    with pytest.raises(InputError, match=r"n_labelled is 99, but \d+ labelled tvus cases are there"):
+        data.clips()
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_a_cohort_of_few_folds_is_scored_but_not_trained_on(write_cohort: WriteCohort, folds: int) -> None:
+    cohort = write_cohort()
+    for modality in ("mri", "tvus"):
+        table = pd.read_csv(cohort / f"{modality}.csv")
+        table.assign(fold=(table["fold"] % folds).astype("Int64")).to_csv(cohort / f"{modality}.csv", index=False)
+    everyone = MRIDataModule(str(cohort), fold=None)
+    assert everyone.manifest["split"].eq("test").equals(everyone.manifest["fold"].notna())
+    with pytest.raises(InputError, match=rf"has {folds} folds; test, validation and training need at least 3"):
+        MRIDataModule(str(cohort), fold=0)

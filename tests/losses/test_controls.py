@@ -28,9 +28,16 @@ def test_gaussian_outputs_have_the_moments_that_were_asked_for_and_repeat(make_b
     assert not torch.equal(InventedOutputs(1.5, 0.7, seed=4)(clips).logits, bank.logits)
 
 
-def test_invented_outputs_exist_for_clips_without_label(make_bank):
-    logits = InventedOutputs(2.5)(make_bank([NAN] * 50)).logits
-    assert set(logits.tolist()) == {-2.5, 2.5}
+def test_nothing_is_invented_for_clips_without_label(make_bank):
+    """What were invented for them would be noise, beside which any teacher looks good."""
+    few = make_bank([NAN, 1.0, NAN, 0.0, 1.0], features=torch.rand(5, 3), covariates=torch.rand(5, 2))
+    bank, alone = InventedOutputs(2.5, 0.7)(few), InventedOutputs(2.5, 0.7)(few.rows(~few.labels.isnan()))
+    assert bank.case_ids == ("clip1", "clip3", "clip4")
+    assert bank.labels.tolist() == [1, 0, 1]
+    assert torch.equal(bank.covariates, few.covariates[[1, 3, 4]])
+    assert torch.equal(bank.logits, alone.logits)
+    with pytest.raises(InputError, match="the teacher's bank is empty"):
+        InventedOutputs()(make_bank([NAN] * 3))
 
 
 def test_shuffled_outputs_are_the_same_values_elsewhere(make_bank):

@@ -187,9 +187,17 @@ def test_the_recipe_takes_the_covariates_of_the_profile(runs: Path, options: Opt
 
 def test_the_recipe_learns_from_what_the_teacher_says_of_clips_without_label(runs: Path, options: Options) -> None:
     few = ("--profile.n_labelled_clips", "4", "--profile.student_epochs", "2", "--profile.n_labelled", "16")
+    teacher = runs / "teacher-few-clips"
+    run(["fit", *options("teacher", teacher, *few)])
+    taught = (*few, "--model.init_args.teacher", str(teacher / "checkpoints/best.ckpt"))
     sizes = {}
     for arm in ("student", "student-kd"):
-        cli = build(options("student", runs / f"{arm}-few-clips", "--config", str(POD / "arms" / f"{arm}.yaml"), *few))
+        config = ("--config", str(POD / "arms" / f"{arm}.yaml"))
+        for other in ((*few,), (*taught, "--seed_everything", "1"), (*taught, "--profile.n_labelled_clips", "6")):
+            cli = build(options("student", runs / f"{arm}-few-clips", *config, *other))
+            with pytest.raises(InputError, match=r"was not trained on the [46] labelled clips that the student knows"):
+                cli.trainer.fit(cli.model, cli.datamodule)
+        cli = build(options("student", runs / f"{arm}-few-clips", *config, *taught))
         cli.trainer.fit(cli.model, cli.datamodule)
         bank, split = cli.model.bank, cli.datamodule.tvus.manifest["split"]
         assert int((~bank.labels.isnan()).sum()) == split.eq("train").sum() == 4

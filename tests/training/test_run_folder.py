@@ -1,8 +1,15 @@
+"""What survives in a run folder: metrics across a resume, and the best checkpoint."""
+
 from pathlib import Path
 
 import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
 
-from poddistill.training.run_folder import MetricsCSV
+from data_modules.errors import InputError
+from poddistill.training.run_folder import BestCheckpoint, MetricsCSV
 
 
 def logger_with(folder: Path, steps: range) -> MetricsCSV:
@@ -35,3 +42,77 @@ def test_a_fresh_run_forgets_the_old_one(tmp_path: Path) -> None:
     fresh.save()
     assert pd.read_csv(tmp_path / "metrics.csv")["val/loss"].tolist() == [1.0]
     assert "train/loss" not in pd.read_csv(tmp_path / "metrics.csv")
+
+
+def test_a_row_that_was_cut_off_does_not_stop_a_resume(tmp_path: Path) -> None:
+    logger_with(tmp_path, range(6))
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("5")
+    resumed = MetricsCSV(str(tmp_path))
+    resumed.drop_after(6)
+    resumed.save()
+    assert pd.read_csv(tmp_path / "metrics.csv")["step"].tolist() == list(range(6))
+
+
+class Told(pl.LightningModule):
+    """Has an AUROC and a loss that are told beforehand, an epoch each, and one weight that counts the epochs."""
+
+    def __init__(self, aurocs: list[float], losses: list[float]) -> None:
+        super().__init__()
+        self.aurocs, self.losses = aurocs, losses
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return -self.weight.sum()
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.log("val/auroc", self.aurocs[self.current_epoch])
+        self.log("val/loss", self.losses[self.current_epoch])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+class Cases(pl.LightningDataModule):
+    trained_patients = frozenset({"a"})
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(torch.zeros(1, 1))
+
+    val_dataloader = train_dataloader
+
+
+def fitted(folder: Path, epochs: int, told: Told, resume: Path | None = None, every: int = 1) -> float:
+    """The epoch, from 1, whose weights are published."""
+    best = BestCheckpoint(str(folder / "checkpoints"), "val/auroc", "max")
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(max_epochs=epochs, callbacks=[best], check_val_every_n_epoch=every, **quiet)  # type: ignore[arg-type]
+    trainer.fit(told, datamodule=Cases(), ckpt_path=resume)
+    file = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=False)
+    return float(file["state_dict"]["weight"])
+
+
+@pytest.mark.parametrize(
+    ("aurocs", "losses", "published"),
+    [
+        ([0.5, 0.9, 0.9, 0.9], [0.7, 0.6, 0.4, 0.5], 3),  # equal: the lowest loss
+        ([0.5, 0.9, 0.8, 0.7], [0.7, 0.6, 0.1, 0.1], 2),  # the score comes first
+        ([0.9, 0.9, 0.95, 0.95], [0.1, 0.1, 0.8, 0.9], 3),  # the first of what is equal in both
+    ],
+)
+def test_equal_scores_are_told_apart_by_their_loss(
+    tmp_path: Path, aurocs: list[float], losses: list[float], published: int
+) -> None:
+    assert fitted(tmp_path, 4, Told(aurocs, losses)) == published
+    for half in (tmp_path / "first", tmp_path / "second"):
+        half.mkdir()
+    fitted(tmp_path / "first", 2, Told(aurocs, losses))
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    assert fitted(tmp_path / "first", 4, Told(aurocs, losses), last) == published, "a resumed one knows of it"
+
+
+def test_a_training_that_would_select_nothing_does_not_begin(tmp_path: Path) -> None:
+    told = Told([0.5] * 4, [0.5] * 4)
+    with pytest.raises(InputError, match=r"no validation would be run in 4 epochs.*check_val_every_n_epoch \(5\)"):
+        fitted(tmp_path, 4, told, every=5)
+    assert told.weight.item() == 0
