@@ -181,7 +181,7 @@ def taught(cohort: Path) -> np.ndarray:
     ("options", "message"),
     [
         (["--covariates", "age", "height"], "mri.csv has no covariate height; it must be a column of both manifests"),
-        (["--covariates", "age", "--n_labelled", "1"], "n_labelled 1: a detector needs a case of each class"),
+        (["--covariates", "age", "--n_labelled", "1"], "n_labelled 1 of mri: a detector needs a case of each class"),
         (["--covariates", "age", "--label_noise", "0.7"], "label_noise is 0.7: give a part from 0 to below 0.5"),
         (["--covariates", "age", "--fold", "7"], "fold 7: the cohort has folds 0 to 4"),
     ],
