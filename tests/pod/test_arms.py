@@ -61,7 +61,11 @@ def test_a_control_takes_the_teachers_place(control: str, runs: Path, options: O
         assert losses.iloc[0] != plain["train/distillation"].dropna().iloc[0]
 
 
-UNLABELLED = [name for name in ARMS if "unlabelled_batch_size: 16" in (POD / "arms" / f"{name}.yaml").read_text()]
+UNLABELLED = [
+    name
+    for name in ARMS
+    if "unlabelled_batch_size: ${profile.student_unlabelled}" in (POD / "arms" / f"{name}.yaml").read_text()
+]
 
 
 def overlay(*parts: str) -> list[str]:
@@ -105,18 +109,18 @@ def test_the_control_compute_leaves_the_labels_alone(arm: str, options: Options,
 
 
 @pytest.mark.parametrize(
-    ("n_labelled", "batch_size", "in_a_batch"),
-    [("160", "20", 20), ("10", "20", 10), ("20", "20", 20), ("null", "8", 8)],
+    ("n_labelled", "batch_size", "in_a_batch", "unlabelled"),
+    [("160", "20", 20, 16), ("10", "20", 10, 16), ("20", "20", 20, 30), ("null", "8", 8, 4)],
 )
 def test_the_control_compute_passes_as_many_volumes(
-    n_labelled: str, batch_size: str, in_a_batch: int, options: Options, tmp_path: Path
+    n_labelled: str, batch_size: str, in_a_batch: int, unlabelled: int, options: Options, tmp_path: Path
 ) -> None:
-    sizes = {"n_labelled": n_labelled, "student_batch_size": batch_size}
+    sizes = {"n_labelled": n_labelled, "student_batch_size": batch_size, "student_unlabelled": str(unlabelled)}
     sizes |= {"student_epochs": "400", "student_validate_every": "200"}
     words = [part for key, value in sizes.items() for part in (f"--profile.{key}", value)]
     trainer = build(options("student", tmp_path, *overlay("student-mean-teacher", "compute"), *words)).trainer
-    assert trainer.max_epochs * in_a_batch == 400 * (in_a_batch + 16)
-    assert trainer.check_val_every_n_epoch * in_a_batch == 200 * (in_a_batch + 16)
+    assert trainer.max_epochs * in_a_batch == 400 * (in_a_batch + unlabelled)
+    assert trainer.check_val_every_n_epoch * in_a_batch == 200 * (in_a_batch + unlabelled)
 
 
 def test_a_teacher_of_shuffled_labels_is_not_selected_by_true_ones(runs: Path) -> None:
