@@ -177,7 +177,7 @@ def learning_curve(name: str, studies: list[Path]) -> list[str]:
         rows = [
             [f"`{row['method']}`, {row['value']:g} labels", *as_words(row), str(row["cohorts"])]
             for row in curve.as_good.to_dict("records")
-            if "--" not in row["method"] and row["method"] != "teacher"
+            if row["method"].startswith("student") and "--" not in row["method"]
         ]
         headings = ["method", f"as good as `{BASELINE}` with", "95 % interval", "cohorts"]
         parts.append(table(headings, rows))

@@ -136,6 +136,8 @@ def test_one_batch_is_learned_by_heart(tiny_cohort: Path, tmp_path: Path) -> Non
         "[4,4,4]",
         "--profile.student_batch_size",
         "8",
+        "--profile.n_labelled",
+        "null",
     ]
     plain = tmp_path / "plain.yaml"
     plain.write_text("data: {init_args: {mri: {init_args: {augmentation: null}}}}")
