@@ -180,9 +180,18 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Publishes the best checkpoint; an interrupted fit publishes nothing."""
+        """Publishes the best checkpoint; an interrupted fit publishes nothing.
+
+        Raises:
+            InputError: Nothing was validated, so that nothing was selected.
+        """
         if trainer.interrupted or is_dry(trainer):
             return
+        if not self.best_model_path:
+            raise InputError(
+                f"nothing was validated in {trainer.max_epochs} epochs, so no checkpoint is the best: "
+                f"leave trainer.limit_val_batches ({trainer.limit_val_batches}) above 0"
+            )
         if trainer.is_global_zero:
             best = Path(self.best_model_path)
             published = best.with_name("best.ckpt")

@@ -82,11 +82,11 @@ class Cases(pl.LightningDataModule):
     val_dataloader = train_dataloader
 
 
-def fitted(folder: Path, epochs: int, told: Told, resume: Path | None = None, every: int = 1) -> float:
+def fitted(folder: Path, epochs: int, told: Told, resume: Path | None = None, **options: float) -> float:
     """The epoch, from 1, whose weights are published."""
     best = BestCheckpoint(str(folder / "checkpoints"), "val/auroc", "max")
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = pl.Trainer(max_epochs=epochs, callbacks=[best], check_val_every_n_epoch=every, **quiet)  # type: ignore[arg-type]
+    trainer = pl.Trainer(max_epochs=epochs, callbacks=[best], **options, **quiet)  # type: ignore[arg-type]
     trainer.fit(told, datamodule=Cases(), ckpt_path=resume)
     file = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=False)
     return float(file["state_dict"]["weight"])
@@ -114,5 +114,7 @@ def test_equal_scores_are_told_apart_by_their_loss(
 def test_a_training_that_would_select_nothing_does_not_begin(tmp_path: Path) -> None:
     told = Told([0.5] * 4, [0.5] * 4)
     with pytest.raises(InputError, match=r"no validation would be run in 4 epochs.*check_val_every_n_epoch \(5\)"):
-        fitted(tmp_path, 4, told, every=5)
+        fitted(tmp_path, 4, told, check_val_every_n_epoch=5)
     assert told.weight.item() == 0
+    with pytest.raises(InputError, match=r"nothing was validated in 4 epochs.*limit_val_batches \(0\.0\) above 0"):
+        fitted(tmp_path, 4, told, limit_val_batches=0.0)
