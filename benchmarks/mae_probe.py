@@ -31,7 +31,7 @@ from steps import BFLOAT16, FLOAT32, Training
 from timing import in_turns, machine, options, ratio, table
 from torch import Tensor
 
-from data_modules.cohort_module import in_unit_range
+from data_modules.cohort_dataset import in_unit_range
 from poddistill.evaluation.statistics import FloatArray, auroc
 from poddistill.lightning_cli import StageCLI
 from poddistill.nets.vision_transformer import VisionTransformer3D

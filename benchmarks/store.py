@@ -35,7 +35,7 @@ Measures = dict[str, float]
 
 
 class Cases(Dataset):
-    """Whole cases, a batch at a time, as `data_modules.cohort_module.CohortDataset` makes them.
+    """Whole cases, a batch at a time, as `data_modules.cohort_dataset.CohortDataset` makes them.
 
     Args:
         form: The format.

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from sklearn.metrics import roc_auc_score
 
-from data_modules.cohort_module import in_unit_range
+from data_modules.cohort_dataset import in_unit_range
 from data_modules.tvus import TVUSDataModule
 from poddistill.pod.teacher_tvus import TeacherTVUS
 

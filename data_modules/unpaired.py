@@ -13,7 +13,7 @@ from scipy.stats import norm, rankdata
 from torch.utils.data import DataLoader
 
 from data_modules.cohort import COLUMNS
-from data_modules.cohort_module import Batch
+from data_modules.cohort_dataset import Batch
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
 from data_modules.store import read_record

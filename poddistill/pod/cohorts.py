@@ -11,7 +11,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 
-from data_modules.cohort_module import Batch
+from data_modules.cohort_dataset import Batch
 from data_modules.errors import InputError
 from data_modules.tvus import TVUSDataModule
 from data_modules.unpaired import UnpairedDataModule

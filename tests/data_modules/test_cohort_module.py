@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.cohort_module import LARGE, CohortDataModule, in_unit_range
+from data_modules.cohort_dataset import LARGE, in_unit_range
+from data_modules.cohort_module import CohortDataModule
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
 from data_modules.tvus import TVUSDataModule
