@@ -177,7 +177,7 @@ def learning_curve(name: str, studies: list[Path]) -> list[str]:
         rows = [
             [f"`{row['method']}`, {row['value']:g} labels", *as_words(row), str(row["cohorts"])]
             for row in curve.as_good.to_dict("records")
-            if row["method"].startswith("student") and "--" not in row["method"]
+            if row["method"].startswith("student")
         ]
         headings = ["method", f"as good as `{BASELINE}` with", "95 % interval", "cohorts"]
         parts.append(table(headings, rows))
@@ -201,12 +201,14 @@ def section(study: Path) -> str:
     ]
     cohorts = int(methods["cohorts"].max())
     parts += [f"{cohorts} cohorts, {int(methods['n'].max() / cohorts)} test volumes each:", table(columns, rows)]
-    columns = ["difference in AUROC", "cohorts", "mean (95 %)", "p", "p Holm", "p equivalence", "shows"]
+    columns = ["difference in AUROC", "cohorts", "mean (95 %)", "bootstrap (95 %)"]
+    columns += ["p", "p Holm", "p equivalence", "shows"]
     rows = [
         [
             f"`{row.method_a}` - `{row.method_b}`",
             str(row.cohorts),
             f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
+            f"{row.bootstrap_low:+.3f} to {row.bootstrap_high:+.3f}",
             *(p_value(value) for value in (row.p, row.p_holm, row.p_equivalence)),
             row.shows,
         ]

@@ -1,6 +1,7 @@
 """What a gain comes from: a method named ``<method>--<control>`` is the method with something taken from it."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -39,16 +40,19 @@ def attributions(differences: pd.DataFrame, baseline: str, methods: Sequence[str
     better = differences["difference"].gt(0) & differences["p_holm"].lt(ALPHA)
     pairs = list(zip(differences["method_a"], differences["method_b"], strict=True))
     shown = dict(zip(pairs, better, strict=True))
+    rows = dict(zip(pairs, differences.to_dict("records"), strict=True))
     sentences = []
     for name in methods:
-        controls = [method for method in methods if controlled(method, [name]) and method != baseline]
+        controls = [
+            method for method in methods if controlled(method, [name]) and method != baseline and not is_member(method)
+        ]
         if not controls or name == baseline:
             continue
         if (name, baseline) not in shown:
             sentences.append(f"{name} could not be compared with {baseline}.")
             continue
         if not shown[name, baseline]:
-            sentences.append(f"{name} shows no gain over {baseline}.")
+            sentences.append(_no_gain(name, baseline, rows[name, baseline]))
             continue
         beaten, left = (
             [control.partition(SEPARATOR)[2] for control in controls if shown.get((name, control), False) == chosen]
@@ -64,3 +68,12 @@ def attributions(differences: pd.DataFrame, baseline: str, methods: Sequence[str
             count = f"{len(controls)} control" + "s" * (len(controls) > 1)
             sentences.append(f"{name} gains over {baseline} and over its {count}: it comes from what these take away.")
     return sentences
+
+
+def _no_gain(name: str, baseline: str, row: Mapping[Hashable, Any]) -> str:
+    """What a difference shows that is no gain; only the second of these says that there is none."""
+    if row["difference"] < 0 and row["p_holm"] < ALPHA:
+        return f"{name} is worse than {baseline}."
+    if row["p_equivalence"] < ALPHA:
+        return f"{name} is as good as {baseline}, within {row['margin']:g}."
+    return f"{name} is not shown to gain over {baseline}."

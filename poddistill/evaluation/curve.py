@@ -4,12 +4,12 @@ A method at one number is compared with the baseline at every number, which says
 
     d_i = AUROC(baseline at x_i) - AUROC(method at x)
 
-paired over the runs that the two share, and its 95 % interval [low_i, high_i], the method at x is as good as the
-baseline at the number where d is 0: d is made monotone over the numbers (isotonic regression) and read in between along
-straight lines, over the logarithm of the number where `logarithmic` says so. The interval is the set of numbers where
-"as good" is not rejected, low <= 0 <= high, with low and high read along straight lines likewise: a test turned into an
-interval, as Fieller did for ratios. Between two numbers it is no narrower than that of the line between them, for the
-standard deviation of a weighted mean is at most the weighted mean of the standard deviations.
+paired over the runs that the two share at every number, and its 95 % interval [low_i, high_i], the method at x is as
+good as the baseline at the number where d is 0: d is made monotone over the numbers (isotonic regression) and read in
+between along straight lines, over the logarithm of the number where `logarithmic` says so. The interval is the set of
+numbers where "as good" is not rejected, low <= 0 <= high, with low and high read along straight lines likewise: a test
+turned into an interval, as Fieller did for ratios. Between two numbers it is no narrower than that of the line between
+them, for the standard deviation of a weighted mean is at most the weighted mean of the standard deviations.
 
 A number that lies below all that were tried is -inf, one above all is inf: nothing is extrapolated. Which of the two it
 is where the baseline is worse, or better, everywhere, is said only if the baseline itself is shown to rise or to fall
@@ -17,7 +17,7 @@ from the first number to the last, by the 95 % interval of that difference; else
 """
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,10 @@ from sklearn.isotonic import IsotonicRegression
 from data_modules.errors import InputError
 from poddistill.evaluation.compare import method_row, plain_table
 from poddistill.evaluation.curve_figure import curve_figure, logarithmic
-from poddistill.evaluation.differences import paired_difference
+from poddistill.evaluation.differences import Pairs, paired_difference, shared_runs
 from poddistill.evaluation.folds import Estimate
 from poddistill.evaluation.runs import find_runs
-from poddistill.evaluation.scores import Method, score_methods
+from poddistill.evaluation.scores import Key, Method, score_methods
 from poddistill.evaluation.statistics import FloatArray
 
 DIFFERENCE = ["difference", "difference_low", "difference_high", "difference_p", "difference_cohorts"]
@@ -51,7 +51,7 @@ class Curve:
             baseline at the same value with its 95 % interval and unadjusted p-value, nan where there is none.
         as_good: a row a value and method other than the baseline, columns `AS_GOOD_COLUMNS`: the value at which the
             baseline is as good and its 95 % interval, the lowest and highest value that the baseline shares runs at,
-            and the fewest cohorts that a difference rests on.
+            and how many cohorts all differences rest on.
         picture: the written ``curve.png``.
         notes: sentences on what the reader must know, such as a missing threshold.
     """
@@ -77,7 +77,8 @@ def draw_curve(
         out: folder to write to; made if missing.
         axis: what the values are, for the picture.
         baseline: the method that others are compared with, at the same value and at every other. Runs are paired where
-            they have the same cohort, seed and fold and were tested on the same cases.
+            they have the same cohort, seed and fold and were tested on the same cases; where the baseline is as good
+            is told by the runs that can be paired so at every value.
         resamples: of the bootstrap, for the intervals of metrics other than AUROC.
 
     Raises:
@@ -108,14 +109,17 @@ def draw_curve(
         raise InputError(f"--baseline {baseline}: no such method with predictions; choose one of {', '.join(names)}")
     if all(sum(name in methods for methods in scored.values()) < 2 for name in names):
         raise InputError(f"no method has runs at two values, of {', '.join(names)}: add some")
-    rows = [
-        {"value": value, **method_row(method), **_from_baseline(method, scored[value].get(baseline or ""))}
-        for value, methods in scored.items()
-        for method in methods.values()
-    ]
+    rows = []
+    for value, at_value in scored.items():
+        for method in at_value.values():
+            difference, said = _from_baseline(method, at_value.get(baseline or ""))
+            rows.append({"value": value, **method_row(method), **difference})
+            notes += said
     table = pd.DataFrame(rows)
     along = {value: methods[baseline] for value, methods in scored.items() if baseline in methods}
-    as_good = pd.DataFrame(_as_good_rows(scored, along), columns=AS_GOOD_COLUMNS)
+    as_good_rows, said = _as_good_rows(scored, along)
+    as_good = pd.DataFrame(as_good_rows, columns=AS_GOOD_COLUMNS)
+    notes += said
     if baseline is not None and as_good.empty:
         notes.append(
             f"{baseline} shares no runs (cohort, seed, fold and test cases) with another method at two values, so it "
@@ -131,7 +135,7 @@ def draw_curve(
         curve_figure(table, axis, baseline).savefig(picture, metadata={"Software": None})
     except OSError as error:
         raise InputError(f"{out}: cannot write there ({error.strerror}); give another --out folder") from error
-    return Curve(table, as_good, picture, notes)
+    return Curve(table, as_good, picture, list(dict.fromkeys(notes)))
 
 
 def print_curve(curve: Curve, console: Console | None = None) -> None:
@@ -179,31 +183,59 @@ def as_words(row: Mapping[Hashable, Any]) -> tuple[str, str]:
     return where, " to ".join(dict.fromkeys(ends))
 
 
-def _from_baseline(method: Method, baseline: Method | None) -> dict[str, float]:
-    found = None if baseline is None or baseline is method else paired_difference(method, baseline)
-    if found is None:
-        return dict.fromkeys(DIFFERENCE, math.nan)
-    estimate, cohorts = found
-    return dict(zip(DIFFERENCE, (estimate.value, estimate.low, estimate.high, estimate.p, cohorts), strict=True))
+def _from_baseline(method: Method, baseline: Method | None) -> tuple[dict[str, float], list[str]]:
+    """The columns `DIFFERENCE`, and sentences on cohorts that could not be paired."""
+    unknown = dict.fromkeys(DIFFERENCE, math.nan)
+    if baseline is None or baseline is method:
+        return unknown, []
+    shared, notes = shared_runs(method, baseline)
+    if not shared:
+        return unknown, notes
+    estimate, cohorts = paired_difference(method, baseline, shared)
+    found = (estimate.value, estimate.low, estimate.high, estimate.p, cohorts)
+    return dict(zip(DIFFERENCE, found, strict=True)), notes
 
 
 def _as_good_rows(
     scored: Mapping[float, Mapping[str, Method]], along: Mapping[float, Method]
-) -> Iterable[dict[str, object]]:
-    """The rows of `Curve.as_good`, without those whose runs the baseline shares at fewer than two values."""
+) -> tuple[list[dict[str, object]], list[str]]:
+    """The rows of `Curve.as_good`, without those whose runs the baseline shares at fewer than two values.
+
+    Beside them, sentences on cohorts that could not be paired.
+    """
+    rows: list[dict[str, object]] = []
+    notes: list[str] = []
     ends = list(along.values())
-    rise = paired_difference(ends[-1], ends[0]) if len(ends) > 1 else None
+    whole = shared_runs(ends[-1], ends[0])[0] if len(ends) > 1 else {}
+    rise = paired_difference(ends[-1], ends[0], whole)[0] if whole else None
     for value, methods in scored.items():
         for name, method in methods.items():
-            found = {x: paired_difference(other, method) for x, other in along.items() if other.name != name}
-            shared = {x: pair for x, pair in found.items() if pair is not None}
+            found = {x: shared_runs(method, other) for x, other in along.items() if other.name != name}
+            notes += [note for pairs, said in found.values() if pairs for note in said]
+            shared = _shared_by_all({x: pairs for x, (pairs, _) in found.items() if pairs})
             if len(shared) < 2:
                 continue
-            estimates = [estimate for estimate, _ in shared.values()]
-            baseline, cohorts = next(iter(along.values())).name, min(cohorts for _, cohorts in shared.values())
-            where = as_good_at(list(shared), estimates, rise[0] if rise else None)
-            row = (name, value, baseline, *where, min(shared), max(shared), cohorts)
-            yield dict(zip(AS_GOOD_COLUMNS, row, strict=True))
+            estimates = [paired_difference(along[x], method, pairs)[0] for x, pairs in shared.items()]
+            cohorts = len({cohort for cohort, _ in next(iter(shared.values()))})
+            where = as_good_at(list(shared), estimates, rise)
+            row = (name, value, ends[0].name, *where, min(shared), max(shared), cohorts)
+            rows.append(dict(zip(AS_GOOD_COLUMNS, row, strict=True)))
+    return rows, notes
+
+
+def _shared_by_all(found: Mapping[float, Pairs]) -> dict[float, Pairs]:
+    """The pairs of runs whose cohort, fold and seed are there at every value, turned around; empty without any."""
+
+    def seeds(pairs: Pairs) -> set[tuple[Key, int]]:
+        return {(key, run.seed) for key, members in pairs.items() for run, _ in members}
+
+    common = set.intersection(*map(seeds, found.values())) if found else set()
+    kept: dict[float, Pairs] = {x: {} for x in found if common}
+    for x, pairs in kept.items():
+        for key, members in found[x].items():
+            if left := [(b, a) for a, b in members if (key, a.seed) in common]:
+                pairs[key] = left
+    return kept
 
 
 def as_good_at(
@@ -232,6 +264,8 @@ def as_good_at(
     where = float(zeros.mean()) if len(zeros) else _beyond(fitted, rise)
     unknown = bool(np.isnan(limits).any())
     low, high = (math.nan, math.nan) if unknown else _ends(position, limits[:, 0], limits[:, 1], rise)
+    if not (unknown or math.isnan(where)):  # made monotone, it may lie beside what the single values leave open
+        low, high = min(low, where), max(high, where)
     back = math.exp if logarithmic(values) else float
     where, low, high = (end if math.isinf(end) else back(end) for end in (where, low, high))
     return where, low, high

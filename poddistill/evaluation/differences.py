@@ -74,7 +74,7 @@ def paired_differences(
     rows: list[dict[str, object]] = []
     notes: list[str] = []
     for a, b in pairs:
-        shared, note = _shared_runs(a, b)
+        shared, note = shared_runs(a, b)
         notes += note
         if shared:
             estimate, row = _difference(a, b, shared, margin)
@@ -87,16 +87,12 @@ def paired_differences(
     return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS), notes
 
 
-def paired_difference(a: Method, b: Method) -> tuple[Estimate, int] | None:
-    """Return the paired difference in AUROC, ``a`` - ``b``, and over how many cohorts; None without common runs."""
-    shared, _ = _shared_runs(a, b)
-    return _estimate(a, b, shared) if shared else None
+def shared_runs(a: Method, b: Method) -> tuple[Pairs, list[str]]:
+    """Return the runs that two methods may be compared by, and a sentence on each cohort left out though it might be.
 
-
-def _shared_runs(a: Method, b: Method) -> tuple[Pairs, list[str]]:
-    """(Cohort, fold) -> the pairs of runs of equal seed, in the cohorts whose cases are equal too; notes on the others.
-
-    A cohort in which the two share no case is left out without a note.
+    Returns:
+        (cohort, fold) -> the pairs of runs of equal seed, in the cohorts whose cases are equal too. A cohort in which
+        the two share no case is left out without a sentence.
     """
     shared: Pairs = {}
     notes = []
@@ -134,7 +130,8 @@ def _case_ids(method: Method, cohort: int) -> set[str]:
     return {case for scored in method.cohorts[cohort] for case in scored.cases["case_id"]}
 
 
-def _estimate(a: Method, b: Method, shared: Pairs) -> tuple[Estimate, int]:
+def paired_difference(a: Method, b: Method, shared: Pairs) -> tuple[Estimate, int]:
+    """Return the paired difference in AUROC, ``a`` - ``b``, over such runs, and the number of their cohorts."""
     cohorts = list(zip(_cohorts(a, _side(shared, 0)), _cohorts(b, _side(shared, 1)), strict=True))
     return replicated_difference(cohorts), len(cohorts)
 
@@ -145,7 +142,7 @@ def _side(shared: Pairs, side: int) -> dict[Key, list[Run]]:
 
 def _difference(a: Method, b: Method, shared: Pairs, margin: float) -> tuple[Estimate, dict[str, object]]:
     runs_a, runs_b = _side(shared, 0), _side(shared, 1)
-    estimate, cohorts = _estimate(a, b, shared)
+    estimate, cohorts = paired_difference(a, b, shared)
     resampled = a.resampled("auroc", runs_a) - b.resampled("auroc", runs_b)
     low, high = percentile_interval(resampled)
     patients = sum(a.folds[key].cases["patient_id"].nunique() for key in shared)

@@ -209,7 +209,10 @@ def _score_fold(runs: list[Run], resamples: int, rng: np.random.Generator) -> tu
             threshold = 0.5
             notes.append(f"{run.name}: no labelled validation cases of both classes, so the threshold is 0.5.")
         if test["label"].nunique() < 2:
-            notes.append(f"{run.name}: the test cases have one class only, so its AUROC and AUPRC are undefined.")
+            notes.append(
+                f"{run.name}: the test cases have one class only, so its AUROC and AUPRC are undefined, and every mean "
+                "that it is part of; leave it out, or ingest with fewer folds."
+            )
         scores.append(test["probability"].to_numpy())
         thresholds.append(threshold)
     fold = Fold(_labels(cases), cases["patient_id"].to_numpy(), np.vstack(scores))

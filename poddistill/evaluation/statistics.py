@@ -67,7 +67,8 @@ def sensitivity_at_specificity(labels: IntArray, scores: FloatArray, least: floa
         return float("nan")
     negative = np.sort(scores[labels == 0])[::-1]
     allowed = int((1 - least) * len(negative) + 1e-9)  # 1 - 0.95 times 20 must be 1
-    return float(np.mean(scores[labels == 1] > negative[allowed]))
+    highest = negative[allowed] if allowed < len(negative) else -np.inf
+    return float(np.mean(scores[labels == 1] > highest))
 
 
 def youden_threshold(labels: IntArray, scores: FloatArray) -> float:

@@ -12,8 +12,9 @@ def names(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys([*table["method_a"], *table["method_b"]]))
 
 
-def rows(*pairs: tuple[str, str, float, float]) -> pd.DataFrame:
-    return pd.DataFrame(pairs, columns=["method_a", "method_b", "difference", "p_holm"])
+def rows(*pairs: tuple[str, str, float, float], p_equivalence: float = 1.0) -> pd.DataFrame:
+    table = pd.DataFrame(pairs, columns=["method_a", "method_b", "difference", "p_holm"])
+    return table.assign(p_equivalence=p_equivalence, margin=0.01)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +38,9 @@ def rows(*pairs: tuple[str, str, float, float]) -> pd.DataFrame:
             (0.00, np.nan),
             "gains over mae, but is not shown to be better than its controls: constant, dealt.",
         ),
-        ((0.03, 0.20), (0.03, 0.01), (0.04, 0.02), "sorted shows no gain over mae."),
-        ((-0.03, 0.01), (0.03, 0.01), (0.04, 0.02), "sorted shows no gain over mae."),
+        ((0.03, 0.20), (0.03, 0.01), (0.04, 0.02), "sorted is not shown to gain over mae."),
+        ((-0.03, 0.20), (0.03, 0.01), (0.04, 0.02), "sorted is not shown to gain over mae."),
+        ((-0.03, 0.01), (0.03, 0.01), (0.04, 0.02), "sorted is worse than mae."),
     ],
 )
 def test_a_gain_comes_from_what_is_taken_away_only_if_every_control_is_beaten(gain, constant, dealt, words):
@@ -47,6 +49,17 @@ def test_a_gain_comes_from_what_is_taken_away_only_if_every_control_is_beaten(ga
     )
     (sentence,) = attributions(table, "mae", names(table))
     assert words in sentence
+
+
+def test_as_good_is_said_only_of_equivalence():
+    table = rows(("sorted", "mae", 0.001, 0.5), ("sorted", "sorted--dealt", 0.02, 0.02), p_equivalence=0.01)
+    assert attributions(table, "mae", names(table)) == ["sorted is as good as mae, within 0.01."]
+
+
+def test_one_more_training_of_a_control_is_no_control():
+    table = rows(("sorted", "mae", 0.03, 0.01), ("sorted", "sorted--dealt", 0.03, 0.01))
+    (sentence,) = attributions(table, "mae", [*names(table), "sorted--dealt@1"])
+    assert sentence.endswith("over its 1 control: it comes from what these take away.")
 
 
 def test_a_further_pair_is_no_control():

@@ -1,6 +1,7 @@
 """Learning curves: where the baseline is as good as a method, against exact cases and simulated studies."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,14 @@ def test_an_interval_that_reaches_the_ends_is_open():
 def test_a_dip_by_chance_does_not_make_two_answers():
     where, low, high = as_good_at([10, 20, 40, 80], estimates((-0.2, -0.1), (0.01, 0.05), (-0.05, -0.01), (0.1, 0.2)))
     assert 10 < low < where < high < 80
+
+
+def test_the_value_lies_within_its_interval():
+    """Made monotone, differences may have no 0 where the single ones leave one open."""
+    limits = estimates((-0.4, -0.2), (-0.2, -0.08), (-0.13, -0.05), (-0.1, 0.01), (-0.06, -0.004))
+    where, low, high = as_good_at([20, 40, 80, 160, 320], limits, RISING)
+    assert where == high == math.inf
+    assert 80 < low < 160
 
 
 def test_what_cannot_be_told_is_nan():
@@ -139,6 +148,27 @@ def test_it_says_how_many_labels_a_method_is_worth(points, tmp_path):
     assert "as good as student-mae at" in shown
     assert max(map(len, shown.splitlines())) <= 80
     assert len(shown.splitlines()) == 1 + 6 + 1 + 1 + 3
+
+
+def test_where_it_is_as_good_rests_on_cohorts_that_all_values_share(points, tmp_path):
+    """A cohort that one value alone has would weigh in at that value and nowhere else."""
+    alone = draw_curve(points, tmp_path / "out", baseline="student-mae", resamples=20)
+    shutil.copytree(points[20][0] / "cohort0", points[20][0] / "cohort7")
+    more = draw_curve(points, tmp_path / "more", baseline="student-mae", resamples=20)
+    assert list(more.table.query("value == 20")["difference_cohorts"].dropna()) == [4]
+    pd.testing.assert_frame_equal(more.as_good, alone.as_good)
+
+
+def test_a_cohort_that_cannot_be_paired_is_told_once(points, tmp_path):
+    for file in points[80][0].glob("cohort1/*/student-mae/predictions.csv"):
+        table = pd.read_csv(file)
+        first = table.index[table["split"] == "test"][0]
+        table.loc[first, "label"] = 1 - table.loc[first, "label"]
+        table.to_csv(file, index=False)
+    curve = draw_curve(points, tmp_path / "out", baseline="student-mae", resamples=20)
+    assert list(curve.as_good["cohorts"]) == [2, 2, 2]
+    told = [note for note in curve.notes if "are not compared in cohort 1: their test cases or labels differ" in note]
+    assert len(told) == 1
 
 
 def test_runs_of_other_cohorts_have_no_difference(points, tmp_path):

@@ -71,6 +71,10 @@ def test_a_missing_class_gives_nan(label):
     assert math.isnan(specificity(labels, scores, 0.5)) == (label == 1)
 
 
+def test_without_a_specificity_to_keep_every_case_is_found():
+    assert sensitivity_at_specificity(np.array([0, 0, 1, 1]), np.array([0.8, 0.9, 0.1, 0.2]), 0.0) == 1
+
+
 def test_youden_threshold_lies_between_separated_classes():
     assert youden_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])) == pytest.approx(0.4)
 
