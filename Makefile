@@ -59,10 +59,14 @@ METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 # A run folder is not named by its cohort, and what is there already would be taken for the other cohort's.
-OTHER := $(if $(filter-out help setup test lint bench clean,$(MAKECMDGOALS)),$(shell grep -hs '^cohort: ' $(RUN)/*/config.yaml | grep -vx 'cohort: $(COHORT)' | head -1))
-$(if $(OTHER),$(error $(RUN) holds runs of COHORT=$(lastword $(OTHER)): name that one, or give $(or $(COHORT),another cohort) a RUNS= of its own))
+OTHER := $(if $(filter-out help setup test lint bench clean,$(MAKECMDGOALS)),$(shell awk -v cohort='$(COHORT)' \
+  '/^cohort: / && substr($$0, 9) != cohort { sub("/[^/]*/config.yaml$$", "", FILENAME); print FILENAME, substr($$0, 9); exit }' \
+  $(wildcard $(patsubst %,%/*/config.yaml,$(sort $(RUN) $(UPRUN)))) /dev/null))
+$(if $(OTHER),$(error $(firstword $(OTHER)) holds runs of COHORT=$(lastword $(OTHER)): name that one, or give $(or $(COHORT),another cohort) a RUNS= of its own))
 
 .DELETE_ON_ERROR:
+# Written when a fit is complete: not to be deleted where what comes after it fails or is interrupted.
+.PRECIOUS: $(patsubst %,$(UPRUN)/%/checkpoints/best.ckpt,mae joint-mae teacher)
 .PHONY: help setup demo test lint cohort mae joint-mae joint-student student-ensemble student-prevalence covariates covariates--own $(BASELINES) $(METHODS) arms baselines report pipeline study curve slurm dashboard bench clean
 
 help: ## this list
@@ -127,12 +131,15 @@ define fit
 	  --trainer.devices $(DEVICES) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY) $(4) $(ARGS) $$resume
 endef
 
-# As many optimiser steps as with the profile's own number of labels, with the same weights along the way.
+# As many optimiser steps as with the profile's own number of labels, with the same weights along the way. Each of the
+# processes has its part of the labels, and batches of its own.
 PROFILE_VALUE = $(shell sed -n 's/^  $(1): *\([0-9.]*\).*/\1/p' experiments/pod/$(PROFILE).yaml)
-SCALED = $(shell awk 'function steps(n) { return n < batch ? 1 : int(n / batch) } \
+SCALED = $(shell awk 'function up(x) { return x > int(x) ? int(x) + 1 : int(x) } \
+  function steps(n) { n = up(n / ($(DEVICES) * $(NODES))); return up((n < batch ? 1 : int(n / batch)) / $(call PROFILE_VALUE,student_accumulate)) } \
   BEGIN { batch = $(call PROFILE_VALUE,student_batch_size); v = $(call PROFILE_VALUE,$(1)); \
   r = steps($(call PROFILE_VALUE,n_labelled)) / steps($(LABELS)); print $(2) }')
-LABEL_ARGS := $(if $(LABELS),$(if $(call PROFILE_VALUE,n_labelled),,$(error LABELS needs a profile whose n_labelled is a number; for $(PROFILE) give ARGS="--profile.n_labelled $(LABELS) --profile.student_epochs ..."))--profile.n_labelled $(LABELS) \
+NUMBER_OF_DEVICES = $(shell echo '$(DEVICES)' | grep -x '[1-9][0-9]*')
+LABEL_ARGS := $(if $(LABELS),$(if $(NUMBER_OF_DEVICES),,$(error LABELS needs DEVICES as a number, not $(DEVICES): it says how many steps an epoch has))$(if $(call PROFILE_VALUE,n_labelled),,$(error LABELS needs a profile whose n_labelled is a number; for $(PROFILE) give ARGS="--profile.n_labelled $(LABELS) --profile.student_epochs ..."))--profile.n_labelled $(LABELS) \
   --profile.student_warmup_epochs $(call SCALED,student_warmup_epochs,v * r) --profile.student_alpha $(call SCALED,student_alpha,v ^ (1 / r)) \
   $(foreach key,student_epochs student_validate_every,--profile.$(key) $(call SCALED,$(key),(v * r < 1 ? 1 : int(v * r + .5)))))
 STUDENT_ARGS := $(LABEL_ARGS) $(if $(filter-out file,$(origin COVARIATES)),--profile.covariates "[$(COVARIATES)]") $(NOISE:%=--data.init_args.mri.init_args.label_noise %)
@@ -164,13 +171,15 @@ BASE    = $(strip $(foreach stage,$(STAGES),$(if $(filter $(stage) $(stage)-%,$(
 MEMBER  = $(patsubst %,--seed_everything %$(SEED) $(foreach part,mri tvus,--data.init_args.$(part).init_args.seed $(SEED)),$(word 2,$(subst @, ,$(1))))
 FOLDER  = $(if $(filter teacher-%,$(1)),$(UPRUN),$(RUN))
 define arm_rule
+.PRECIOUS: $(FOLDER)/$(1)/checkpoints/best.ckpt
 $(1): $(RUN)/$(1)/predictions.csv
 $(FOLDER)/$(1)/checkpoints/best.ckpt: $(MANIFESTS) $(INPUTS) | $(SETUP)
 	$$(call fit,$(FOLDER),$(1),$(BASE),$(CONFIGS:%=--config %) $(MEMBER) $(if $(filter teacher-%,$(1)),,$$(STUDENT_ARGS)))
 endef
 MEMBERS  := student-mae $(patsubst %,student-mae@%,1 2 3 4)
 TEACHERS := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/arms/teacher-*.yaml))
-ALL_ARMS := $(filter-out student-ensemble student-prevalence covariates covariates--own,$(sort $(ARMS) $(TEACHERS) $(BASELINES) $(MEMBERS) joint-student))
+NAMED    := $(foreach goal,$(MAKECMDGOALS) $(STAGE),$(if $(wildcard $(firstword $(call CONFIGS,$(goal)))),$(goal)))
+ALL_ARMS := $(filter-out student-ensemble student-prevalence covariates covariates--own,$(sort $(ARMS) $(NAMED) $(TEACHERS) $(BASELINES) $(MEMBERS) joint-student))
 $(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
 $(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
 
@@ -183,7 +192,8 @@ student-prevalence: $(RUN)/student-prevalence/predictions.csv ## an arm: student
 $(RUN)/student-prevalence/predictions.csv: $(RUN)/student-mae/predictions_all.csv
 	$(POD) adjust $(<D) --prevalence $(PREVALENCE) --out $(@D)
 
-$(if $(filter covariates covariates--own,$(MAKECMDGOALS) $(ARMS)),$(if $(strip $(COVARIATES)),,$(error covariates needs columns of both manifests: COVARIATES=age,pain)))
+RESTING_ON_COVARIATES := $(firstword $(filter covariates covariates--own student student--%,$(filter-out student--compute,$(MAKECMDGOALS) $(STAGE) $(ARMS))))
+$(if $(RESTING_ON_COVARIATES),$(if $(strip $(COVARIATES)),,$(error $(RESTING_ON_COVARIATES) needs columns of both manifests: COVARIATES=age,pain)))
 COMMA := ,
 # $(call IN_ARGS,<key>): the value that ARGS gives to a key of the profile, if any.
 IN_ARGS = $(patsubst --profile.$(1)=%,%,$(lastword $(filter --profile.$(1)=%,$(subst --profile.$(1) ,--profile.$(1)=,$(ARGS)))))
@@ -214,9 +224,10 @@ $(ALL_ARMS:%=$(RUN)/%/predictions_all.csv): %/predictions_all.csv: %/checkpoints
 baselines: $(BASELINES) ## student-mae, student-paper, student-kd and student-scratch
 
 # ---------------------------------------------------------------- the result
+KIND := $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
 report: $(RUN)/report/index.html ## the table and the report over this seed and fold
 $(RUN)/report/index.html: $(METHODS:%=$(RUN)/%/predictions.csv)
-	$(POD) compare $(RUN) --out $(RUN)/report $(if $(filter $(SIMULATED),$(COHORT)),--simulated)
+	$(POD) compare $(RUN) --out $(RUN)/report $(KIND)
 
 pipeline: report ## all stages, the baselines and the report
 
@@ -224,8 +235,9 @@ pipeline: report ## all stages, the baselines and the report
 PAIRS := $(if $(and $(filter student,$(ARMS)),$(filter covariates,$(ARMS))),--pair student covariates)
 # Each replicate of a simulated study has its own patients, also to pre-train and to teach. Others, such as those that a
 # recipe was tuned on, may lie beside them.
-# $(call STUDIED,<name>): the folders of a study's runs.
-ifeq ($(COHORT),$(SIMULATED))
+# $(call STUDIED,<name>): the folders of a study's runs. A cohort that was named is the one, simulated or not.
+REPLICATED := $(if $(filter file,$(origin COHORT)),$(filter $(SIMULATED),$(COHORT)))
+ifneq ($(REPLICATED),)
 STUDIES = $(RUNS)/replicates
 STUDIED = $(shell seq -f '$(STUDIES)/$(1)/cohort%.0f' $(FIRST) $$(($(FIRST) + $(SEEDS) - 1)))
 else
@@ -233,7 +245,7 @@ STUDIES = $(RUNS)
 STUDIED = $(STUDIES)/$(1)
 endif
 study: $(SETUP) ## ARMS over SEEDS, each on a simulated cohort of its own (from seed FIRST), or over seeds and FOLDS of COHORT
-ifeq ($(COHORT),$(SIMULATED))
+ifneq ($(REPLICATED),)
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline PROFILE=$(PROFILE) RUNS=$(RUNS)/replicates \
 	  REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed OMP_NUM_THREADS=$(OMP_THREADS) || exit 1; done
 	$(POD) compare $(call STUDIED,$(NAME)) --out $(STUDIES)/$(NAME)/report --baseline student-mae --simulated $(PAIRS)
@@ -241,7 +253,7 @@ ifeq ($(COHORT),$(SIMULATED))
 else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
 	  $(MAKE) --no-print-directory pipeline PROFILE=$(PROFILE) SEED=$$seed FOLD=$$fold || exit 1; done; done
-	$(POD) compare $(call STUDIED,$(NAME)) --out $(STUDIES)/$(NAME)/study --baseline student-mae $(PAIRS)
+	$(POD) compare $(call STUDIED,$(NAME)) --out $(STUDIES)/$(NAME)/study --baseline student-mae $(KIND) $(PAIRS)
 endif
 
 curve: $(SETUP) ## a study with each of NUMBERS labels, and AUROC against their number
@@ -263,5 +275,9 @@ bench: $(SETUP) ## every benchmark of speed, with the libraries that they compar
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@for script in $(BENCHMARKS); do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
-clean: ## removes the simulated cohorts and their runs; .venv stays
-	rm -rf cohorts/.*.partial-* $(foreach profile,$(SIMULATED_PROFILES),cohorts/$(profile) cohorts/$(profile)-hospital cohorts/$(profile).key cohorts/$(profile)-replicates $(RUNS)/$(profile) $(RUNS)/replicates/$(profile))
+EMPTY :=
+clean: ## removes the simulated cohorts of demo and study, and their runs; .venv stays
+	rm -rf cohorts/.*.partial-* $(foreach profile,$(SIMULATED_PROFILES),cohorts/$(profile) cohorts/$(profile)-hospital cohorts/$(profile).key cohorts/$(profile)-replicates $(RUNS)/replicates/$(profile))
+	@for run in $(SIMULATED_PROFILES:%=$(RUNS)/%/*); do \
+	  other=$$(grep -hs '^cohort: ' $$run/*/config.yaml | grep -vxE 'cohort: cohorts/($(subst $(EMPTY) ,|,$(SIMULATED_PROFILES)))' | head -1); \
+	  if [ -n "$$other" ]; then echo "$$run stays: it holds runs of $${other#cohort: }"; else rm -rf $$run; fi; done

@@ -145,12 +145,14 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
         raise _cause(error) from error
 
 
-def _with_unlabelled(unlabelled: Any, batch_size: Any, n_labelled: Any, epochs: Any) -> int:
+def _with_unlabelled(unlabelled: Any, batch_size: Any, n_labelled: Any, epochs: Any, devices: Any, nodes: Any) -> int:
     """Returns in how many epochs of labelled batches alone as many volumes pass as with unlabelled ones beside them.
 
-    Fewer labelled volumes than a batch has room for make one smaller batch; `n_labelled` is None where all are used.
+    Fewer labelled volumes than a process' batch has room for make one smaller batch; `n_labelled` is None where all are
+    used. Where `devices` is no number, as "auto", one is assumed.
     """
-    labelled = int(batch_size) if n_labelled is None else min(int(batch_size), int(n_labelled))
+    processes = int(devices) * int(nodes) if str(devices).isdecimal() else int(nodes)
+    labelled = int(batch_size) if n_labelled is None else min(int(batch_size), -(-int(n_labelled) // processes))
     return round(int(epochs) * (labelled + int(unlabelled)) / labelled)
 
 

@@ -1,6 +1,7 @@
 """What make would do: the pipeline is files, so it builds what is missing and what depends on it, and nothing else."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -199,6 +200,13 @@ def test_other_labels_train_students_as_long_on_the_same_upstream_stages(
     assert plan.count("label_noise") == 2, "teachers and pre-training know nothing of it"
 
 
+@pytest.mark.parametrize(("devices", "epochs"), [(1, 1600), (2, 800), (4, 400)])
+def test_the_steps_are_those_of_as_many_processes(devices: int, epochs: int, tmp_path: Path) -> None:
+    """Of 80 labels each process has 80, 40 or 20, in 4, 2 or 1 batches of 20; of 10 labels always one batch."""
+    options = (f"COHORT={finished_cohort(tmp_path)}", f"RUNS={tmp_path}", "PROFILE=study", "LABELS=10")
+    assert f"--profile.student_epochs {epochs} " in dry_run("student-mae", *options, f"DEVICES={devices}")
+
+
 def test_labels_of_a_profile_that_takes_all_are_told(tmp_path: Path) -> None:
     command = ["make", "--dry-run", "student-mae", "PROFILE=paper", f"COHORT={finished_cohort(tmp_path)}", "LABELS=80"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -282,6 +290,18 @@ def test_clean_leaves_every_training_on_a_users_cohort(tmp_path: Path) -> None:
     assert f"{tmp_path}/demo" in plan
     assert f"{tmp_path}/paper" not in plan
     assert "cohorts/hospital" not in plan
+    runs = {name: tmp_path / "runs" / name for name in ("demo/seed0-fold0", "demo/seed1-fold0", "study/seed0-fold0")}
+    for folder, cohort in zip(runs.values(), ("cohorts/demo", "cohorts/hospital", "cohorts/study"), strict=True):
+        (folder / "mae").mkdir(parents=True)
+        (folder / "mae/config.yaml").write_text(f"cohort: {cohort}\n")
+    (tmp_path / "cohorts/demo").mkdir(parents=True)
+    (tmp_path / "cohorts/hospital").mkdir()
+    shutil.copytree(ROOT / "experiments/pod", tmp_path / "experiments/pod")
+    command = ["make", "--no-print-directory", "-f", str(ROOT / "Makefile"), "clean"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "runs/demo/seed1-fold0 stays: it holds runs of cohorts/hospital" in told
+    assert [name for name, folder in runs.items() if folder.exists()] == ["demo/seed1-fold0"]
+    assert [folder.name for folder in (tmp_path / "cohorts").iterdir()] == ["hospital"]
 
 
 def test_a_missing_cohort_is_told(tmp_path: Path) -> None:
@@ -300,6 +320,34 @@ def test_runs_of_another_cohort_are_not_taken_for_those_of_this_one(finished: Pa
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert f"seed0-fold0 holds runs of COHORT={finished}/cohort: name that one, or give {finished}/moved" in done.stderr
+    fewer = subprocess.run([*command, "LABELS=20"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert fewer.returncode != 0
+    assert f"{finished}/runs/demo/seed0-fold0 holds runs of COHORT={finished}/cohort" in fewer.stderr
+
+
+def test_a_study_of_a_named_cohort_takes_no_replicates_for_others_patients(tmp_path: Path) -> None:
+    plan = dry_run("study", "SEEDS=2", "COHORT=cohorts/study", "ARMS=student-mae", f"RUNS={tmp_path}")
+    assert f"{tmp_path}/study/seed1-fold0/student-mae" in plan
+    assert "cohort101" not in plan
+    assert f"compare {tmp_path}/study --out {tmp_path}/study/study --baseline student-mae --simulated" in plan
+
+
+def test_an_arm_can_be_asked_for_by_its_name_alone(tmp_path: Path) -> None:
+    options = (f"COHORT={finished_cohort(tmp_path)}", f"RUNS={tmp_path}/runs")
+    assert "--method student-kl--shuffled " in dry_run("student-kl--shuffled", *options)
+    command = ["make", "--dry-run", "student", "PROFILE=paper", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "student needs columns of both manifests: COVARIATES=age,pain" in done.stderr
+
+
+def test_a_finished_checkpoint_outlives_an_interrupted_test(tmp_path: Path) -> None:
+    options = (f"COHORT={finished_cohort(tmp_path)}", f"RUNS={tmp_path}/runs")
+    command = ["make", "--print-data-base", "--dry-run", "student-mae", *options]
+    rules = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    kept = {word for line in rules.splitlines() if line.startswith(".PRECIOUS:") for word in line.split()}
+    for stage in ("mae", "teacher", "student-mae"):
+        assert f"{tmp_path}/runs/demo/seed0-fold0/{stage}/checkpoints/best.ckpt" in kept
 
 
 def test_help_lists_every_target() -> None:

@@ -109,15 +109,22 @@ def test_the_control_compute_leaves_the_labels_alone(arm: str, options: Options,
 
 
 @pytest.mark.parametrize(
-    ("n_labelled", "batch_size", "in_a_batch", "unlabelled"),
-    [("160", "20", 20, 16), ("10", "20", 10, 16), ("20", "20", 20, 30), ("null", "8", 8, 4)],
+    ("n_labelled", "batch_size", "in_a_batch", "unlabelled", "devices"),
+    [
+        ("160", "20", 20, 16, 1),
+        ("10", "20", 10, 16, 1),
+        ("20", "20", 20, 30, 1),
+        ("20", "20", 10, 15, 2),
+        ("null", "8", 8, 4, 1),
+    ],
 )
 def test_the_control_compute_passes_as_many_volumes(
-    n_labelled: str, batch_size: str, in_a_batch: int, unlabelled: int, options: Options, tmp_path: Path
+    n_labelled: str, batch_size: str, in_a_batch: int, unlabelled: int, devices: int, options: Options, tmp_path: Path
 ) -> None:
     sizes = {"n_labelled": n_labelled, "student_batch_size": batch_size, "student_unlabelled": str(unlabelled)}
     sizes |= {"student_epochs": "400", "student_validate_every": "200"}
     words = [part for key, value in sizes.items() for part in (f"--profile.{key}", value)]
+    words += ["--trainer.accelerator", "cpu", "--trainer.devices", str(devices)]
     trainer = build(options("student", tmp_path, *overlay("student-mean-teacher", "compute"), *words)).trainer
     assert trainer.max_epochs * in_a_batch == 400 * (in_a_batch + unlabelled)
     assert trainer.check_val_every_n_epoch * in_a_batch == 200 * (in_a_batch + unlabelled)
