@@ -70,7 +70,8 @@ def plan_cases(
         case_id = "-".join([modality, *filter(None, [public_set]), patient_id, str(numbers[patient_id])])
         states = [(file, *_state(source / file)) for file in dict.fromkeys((*image.files, *image.masks))]
         how = (image.frames, image.zooms, match.alternatives, sorted(parameters.items()))
-        fingerprint = pseudonyms.digest(FORMAT, states, how)
+        inverted = ["inverted"] if image.inverted else []
+        fingerprint = pseudonyms.digest(FORMAT, states, how, *inverted)
         record: dict[str, Any] = {"case_id": case_id, "fingerprint": fingerprint}
         if image.series:
             record["series"] = pseudonyms.digest("series", image.series)[:16]
@@ -133,6 +134,8 @@ def _read_dicom(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
     if str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES":
         remarks = [*remarks, BURNED_IN]
     array, record = to_grid(volume, affine, centre=centre, **case.parameters)
+    if image.inverted:
+        record["steps"].insert(0, {"step": "turn around", "from": "MONOCHROME1"})
     return array, {"source": origin, **record} | ({"warnings": remarks} if remarks else {})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -139,13 +140,14 @@ def _decode(
         photometric, highest = str(dataset.PhotometricInterpretation), 2 ** _whole(dataset, "BitsStored") - 1
         n = _whole(dataset, "NumberOfFrames")
         syntax = dataset.file_meta.TransferSyntaxUID
-        pixels = iter_pixels(
-            file if _is_large(file) else dataset,
-            indices=chosen,
-            transfer_syntax_uid=syntax,
-            decoding_plugin=PLUGINS.get(syntax, ""),
-        )
-        for index, frame in zip(range(n) if chosen is None else chosen, pixels, strict=False):
+        source = file if _is_large(file) else dataset
+        read = partial(iter_pixels, source, transfer_syntax_uid=syntax, decoding_plugin=PLUGINS.get(syntax, ""))
+        numbers = range(n) if chosen is None else chosen
+        pixels: Iterator[np.ndarray] = read(indices=chosen)
+        if photometric == "YBR_FULL_422" and not syntax.is_encapsulated:
+            # one at a time, for pydicom 3.0 takes all frames after the first that it reads for YBR_FULL
+            pixels = chain.from_iterable(read(indices=[number]) for number in numbers)
+        for index, frame in zip(numbers, pixels, strict=False):
             if photometric == "PALETTE COLOR":
                 colours = apply_color_lut(frame, dataset)
                 frame, top = colours[..., :3], float(np.iinfo(colours.dtype).max)

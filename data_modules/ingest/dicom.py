@@ -25,7 +25,7 @@ MAX_FRAMES = 100_000  # of a file; a damaged header may state any number
 HEADER_TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType"),
     *("SeriesDescription", "ProtocolName", "Manufacturer", "EchoTime", "RepetitionTime"),
-    *("Rows", "Columns", "NumberOfFrames"),
+    *("Rows", "Columns", "NumberOfFrames", "PhotometricInterpretation"),
     *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness"),
     *PERSONAL,
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
@@ -52,6 +52,7 @@ class Frame:
         echo_time: ms, 0 where unknown.
         repetition_time: ms, 0 where unknown.
         size: Rows and columns.
+        inverted: Whether low values are bright (MONOCHROME1).
         orientation: Direction of the rows, then of the columns, LPS; empty where unknown.
         position: Of the first pixel, mm, LPS; empty where unknown.
         spacing: mm between rows, between columns; empty where unknown.
@@ -73,6 +74,7 @@ class Frame:
     echo_time: float
     repetition_time: float
     size: tuple[int, int]
+    inverted: bool
     orientation: tuple[float, ...]
     position: tuple[float, ...]
     spacing: tuple[float, ...]
@@ -126,7 +128,8 @@ def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tu
         frames: The frame in its file of each plane.
 
     Returns:
-        Volume (slices, rows, columns) float32 in rescaled values, and the last plane's data set.
+        Volume (slices, rows, columns) float32 in rescaled values, those of MONOCHROME1 as their distance below the
+        highest of them; and the last plane's data set.
 
     Raises:
         UnusableError: The pixels cannot be decoded or their values are no image's.
@@ -144,6 +147,8 @@ def read_series(source: Path, files: Sequence[str], frames: Sequence[int]) -> tu
         raise UnusableError("its slices differ in size")
     volume = np.stack(planes)
     check_values(volume)
+    if _is_inverted(dataset):
+        np.subtract(volume.max(), volume, out=volume)  # air comes to 0, as N4 takes it
     return volume, dataset
 
 
@@ -179,6 +184,7 @@ def _frames(header: Dataset, file: str) -> list[Frame]:
         "description": str(header.get("SeriesDescription") or header.get("ProtocolName") or ""),
         "manufacturer": str(header.get("Manufacturer") or ""),
         "size": (int(header.get("Rows") or 0), int(header.get("Columns") or 0)),
+        "inverted": _is_inverted(header),
     }
     frames = []
     for index in range(n):
@@ -196,6 +202,10 @@ def _frames(header: Dataset, file: str) -> list[Frame]:
             )
         )
     return frames
+
+
+def _is_inverted(header: Dataset) -> bool:
+    return str(header.get("PhotometricInterpretation") or "") == "MONOCHROME1"
 
 
 def _value(groups: Sequence[Dataset], keyword: str, macro: str, keyword_in_macro: str = "") -> Any:

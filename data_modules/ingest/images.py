@@ -47,6 +47,7 @@ class SourceImage:
         frames: Frame in each file, for multi-frame DICOM.
         affine: Of a DICOM volume, (4, 4) from (slice, row, column) to RAS coordinates in mm.
         series: DICOM series UID.
+        inverted: Whether low values are bright (DICOM's MONOCHROME1), so that they are turned around.
         preference: The greatest of a study is chosen.
         objection: Why it is only used where a label row names it; empty: nothing against it.
         choice: What is recorded of the choice.
@@ -61,6 +62,7 @@ class SourceImage:
     frames: tuple[int, ...] = ()
     affine: tuple[tuple[float, ...], ...] = ()
     series: str = ""
+    inverted: bool = False
     preference: tuple[float, ...] = ()
     objection: str = ""
     choice: dict[str, str | int] = field(default_factory=dict)

@@ -13,7 +13,11 @@ from data_modules.errors import InputError
 SHIPPED = Path(__file__).with_name("series_rules.yaml")
 T1_TIMES = (30.0, 1200.0)  # ms, at most: echo and repetition time of a T1-weighted spin echo
 T2_TIMES = (60.0, 1500.0)  # ms, at least
-NEITHER = re.compile(r"t2\*|t2star|dwi|diff|adc|trace", re.IGNORECASE)
+NEITHER = re.compile(r"t2[ _-]?(?:\*|star)|dwi(?!dth)|diff|(?<!he)adc|trace", re.IGNORECASE)
+# Not after a letter, as in part1 or fast2, but for a plane's name (SAGT2) and where upper case begins a word (sT2W).
+WEIGHTED = re.compile(
+    r"(?:(?<![a-z])|(?<=sag)|(?<=cor)|(?<=tra)|(?<=ax)|(?-i:(?<=[a-z])(?=T)))t([12])(?!\d)", re.IGNORECASE
+)
 WEIGHTINGS, PLANES = ("T1", "T2"), ("sagittal", "coronal", "axial")
 
 
@@ -122,12 +126,14 @@ def read_rules(file: Path | None = None) -> SeriesRules:
 
 
 def weighting_of(description: str, echo_time: float = 0.0, repetition_time: float = 0.0) -> tuple[str, str]:
-    """Returns the weighting, ``"T1"``, ``"T2"`` or empty, and by what it is known; times in ms, 0 where unknown."""
+    """Returns the weighting, ``"T1"``, ``"T2"`` or empty, and by what it is known; times in ms, 0 where unknown.
+
+    The first weighting that stands as a word of its own in the description counts, and the times where none does.
+    """
     if NEITHER.search(description):
         return "", ""
-    for weighting in WEIGHTINGS:
-        if weighting.lower() in description.lower():
-            return weighting, "description"
+    if named := WEIGHTED.search(description):
+        return f"T{named[1]}", "description"
     if echo_time >= T2_TIMES[0] and repetition_time >= T2_TIMES[1]:
         return "T2", "echo and repetition time"
     if 0 < echo_time <= T1_TIMES[0] and 0 < repetition_time <= T1_TIMES[1]:

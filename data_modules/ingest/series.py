@@ -105,6 +105,8 @@ def _volume(stack: list[Frame], rules: SeriesRules) -> SourceImage:
     across = np.array(stack[-1].position) - first.position
     if np.linalg.norm(np.cross(across, first.normal)) > SHEAR_TOLERANCE * np.linalg.norm(across):
         raise UnusableError("a sheared stack: its slices are not aligned along their normal (gantry tilt)")
+    if len({frame.inverted for frame in stack}) > 1:
+        raise UnusableError("low values are bright in some of its slices (MONOCHROME1) and dark in others")
     weighting, known_by = weighting_of(first.description, first.echo_time, first.repetition_time)
     traits = SeriesTraits(
         description=first.description,
@@ -126,6 +128,7 @@ def _volume(stack: list[Frame], rules: SeriesRules) -> SourceImage:
         patient=first.patient or first.study,
         study=first.study or first.series,
         series=first.series,
+        inverted=first.inverted,
         preference=(place, len(stack), -max(first.spacing)),
         objection=rules.objection(traits),
         choice=choice,

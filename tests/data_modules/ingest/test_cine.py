@@ -146,6 +146,36 @@ def test_colours_become_luma(
     assert np.abs(found - luma(rgb)).max() <= 2  # rounding, once each way
 
 
+@pytest.mark.parametrize(
+    ("syntax", "in_memory"),
+    [
+        *[(ImplicitVRLittleEndian, 10**6), (ExplicitVRBigEndian, 10**6), (DeflatedExplicitVRLittleEndian, 10**6)],
+        *[(ImplicitVRLittleEndian, 10_000), (ExplicitVRBigEndian, 10_000)],
+    ],
+)
+def test_every_frame_of_uncompressed_subsampled_colours_is_read(
+    tmp_path: Path,
+    write_cine: WriteCine,
+    tissue_frames: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    syntax: str,
+    in_memory: int,
+) -> None:
+    ybr = convert_color_space(in_colours(tissue_frames).repeat(2, 2), "RGB", "YBR_FULL")
+    dataset = pydicom.dcmread(write_cine(tmp_path / "a.dcm", ybr, "YBR_FULL_422"))
+    even, odd = ybr[:, :, ::2], ybr[:, :, 1::2]  # of a pair of columns: both Y, one Cb, one Cr
+    dataset.PixelData = np.stack([even[..., 0], odd[..., 0], even[..., 1], even[..., 2]], -1).tobytes()
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = syntax
+    pydicom.dcmwrite(tmp_path / "b.dcm", dataset, enforce_file_format=True)
+    monkeypatch.setattr("data_modules.ingest.cine.IN_MEMORY", in_memory)
+    expected = luma(in_colours(tissue_frames)).repeat(2, 2)
+    assert np.abs(frames_of(tmp_path / "b.dcm") - expected).max() <= 2
+    with open_cine(tmp_path / "b.dcm") as recording:
+        found = np.stack([frame for _, frame in recording.frames([2, 19])])
+    assert np.abs(found - expected[[2, 19]]).max() <= 2
+
+
 def test_colour_jpeg_is_read_by_its_photometric_interpretation(
     tmp_path: Path, write_cine: WriteCine, tissue_frames: np.ndarray
 ) -> None:

@@ -13,6 +13,24 @@ from data_modules.ingest.rules import SeriesTraits, read_rules, weighting_of
 
 WriteSeries = Callable[..., list[Path]]
 AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+# Names of series as scanners of Siemens, GE and Philips give them, by weighting and objection.
+NAMES = {
+    ("T2", ""): [
+        *["t2_tse_sag", "t2_spc_sag_p2_iso", "T2_TSE_SAG_part1", "t2_tse_sag_fast1", "T2_SAG_PAT1", "T2 sag set1"],
+        *["t2_blade_sag_320_PAT2", "t2_sag_high_bandwidth", "headcoil T2 sag", "Sag T2 FRFSE", "SagT2 FRFSE"],
+        *["SAGT2 FSE set1", "O-Ax FRFSE T2 post T1", "T2W_TSE_sag", "sT2W_TSE_SENSE", "T2-weighted sagittal"],
+    ],
+    ("T1", ""): [
+        *["t1_vibe_dixon_tra_W", "t1_fl3d_starvibe_tra", "AX T1 FS +C", "AxT1 LAVA Flex", "T1W_mDIXON", "T1/T2 bTFE"],
+    ],
+    ("", ""): ["Ax T2* GRE", "Ax T2 star", "t2star_tra", "Sag CUBE", "T12-S1 sag", "sag part1 of 2"],
+    ("T2", "a localiser"): ["t2_haste_loc", "HASTE_LOC_T2", "LOC_sag_T2"],
+    ("", "a localiser"): ["localizer_haste", "3-plane Loc SSFSE", "3Plane_LOC", "SURVEY_BFFE"],
+    ("", "a diffusion series"): [
+        *["ep2d_diff_b50_800_tra_ADC", "RESOLVE_T2_ADC", "Ax DWI b800", "eADC (10^-6 mm2/s)", "isoADCmap"],
+        *["sDWIBS_b1000", "dReg_ADC", "ep2d_TRACEW"],
+    ],
+}
 
 
 def find(source: Path, rules: Path | None = None) -> list[SourceImage]:
@@ -62,6 +80,27 @@ def test_weighting_is_told_by_description_or_times(
     description: str, echo: float, repetition: float, weighting: str
 ) -> None:
     assert weighting_of(description, echo, repetition)[0] == weighting
+
+
+@pytest.mark.parametrize(
+    ("description", "weighting", "objection"),
+    [(name, *expected) for expected, names in NAMES.items() for name in names],
+)
+def test_series_names_of_scanners_are_read_as_words(description: str, weighting: str, objection: str) -> None:
+    assert weighting_of(description)[0] == weighting
+    traits = SeriesTraits(description, weighting=weighting, plane="sagittal", slices=24)
+    assert read_rules().objection(traits) == objection
+
+
+def test_a_name_that_ends_in_t1_does_not_give_the_place_of_the_sagittal_t2_away(
+    tmp_path: Path, write_series: WriteSeries, noise_volume: np.ndarray
+) -> None:
+    study = {"StudyInstanceUID": "1.2.3.4.5.6"}
+    write_series(tmp_path / "sagittal", noise_volume, SeriesDescription="T2_TSE_SAG_part1", **study)
+    write_series(tmp_path / "axial", noise_volume, AXIAL, SeriesDescription="T2_TSE_TRA", **study)
+    write_series(tmp_path / "many", noise_volume.repeat(2, 0), SeriesDescription="t2_haste_loc", **study)
+    best = max(find(tmp_path), key=lambda image: (not image.objection, image.preference))
+    assert best.files[0].startswith("sagittal/")
 
 
 def test_of_an_exported_study_the_series_of_the_first_rule_wins(
