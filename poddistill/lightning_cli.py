@@ -1,13 +1,17 @@
 """The Lightning CLI over all stages, imported only when a stage is run."""
 
+import difflib
+import itertools
 import logging
 import os
 import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import wandb
+import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from jsonargparse._namespace import NSKeyError
 from omegaconf import OmegaConf
@@ -18,7 +22,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from data_modules.errors import InputError, UsageError
 from data_modules.unpaired import UnpairedDataModule
-from poddistill.training.checkpoints import read_checkpoint
+from poddistill.training.checkpoints import check_fit, read_checkpoint, refuse_trained_on
 from poddistill.training.memory import keep_freed_memory
 from poddistill.training.precision import fastest_precision
 from poddistill.training.run_folder import BestCheckpoint, RunConfig, is_dry
@@ -60,6 +64,46 @@ class StageCLI(LightningCLI):
             data = self.config[self.subcommand].data
             if data.class_path == f"{UnpairedDataModule.__module__}.{UnpairedDataModule.__qualname__}":
                 data.init_args = Namespace(mri=data.init_args.mri)
+
+    def before_fit(self) -> None:
+        """Leaves what was trained before as it is.
+
+        Raises:
+            InputError: The run folder holds a training that this one does not resume.
+        """
+        folder = Path(self.config.fit.run)
+        kept = [name for name in ("last.ckpt", "best.ckpt") if (folder / "checkpoints" / name).exists()]
+        if kept and not (self.config.fit.ckpt_path or is_dry(self.trainer)):
+            raise InputError(
+                f"{folder}: holds a training; resume it with --ckpt_path {folder}/checkpoints/{kept[0]}, remove the "
+                "folder, or give another --run"
+            )
+
+    def before_validate(self) -> None:
+        """As `before_test`, of the validation fold."""
+        self._check_checkpoint(self.config.validate.ckpt_path)
+
+    def before_test(self) -> None:
+        """Checks what is to be scored.
+
+        Raises:
+            InputError: There is no checkpoint, it is of another stage or of other sizes, or it was trained on those
+                whom it would be judged by.
+        """
+        self._check_checkpoint(self.config.test.ckpt_path)
+
+    def before_predict(self) -> None:
+        """As `before_test`."""
+        self._check_checkpoint(self.config.predict.ckpt_path)
+
+    def _check_checkpoint(self, path: str | None) -> None:
+        if path is None:
+            raise InputError(
+                "--ckpt_path is missing, so the weights would be random: give a run's checkpoints/best.ckpt"
+            )
+        check_fit(self.model, read_checkpoint(path)["state_dict"], path)
+        self.datamodule.setup(self.subcommand)
+        refuse_trained_on(path, self.datamodule.manifest)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer. SLURM's own script puts a job back into the queue, as `experiments/slurm` does.
@@ -103,6 +147,7 @@ def run(argv: Sequence[str]) -> None:
         InputError: If a class does not accept its options, or the data or a checkpoint is bad.
     """
     keep_freed_memory()
+    _check_profile(argv)
     try:
         _cli(argv, run=True)
     finally:
@@ -143,6 +188,35 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
     except Exception as error:
         # what a class says of its own options arrives wrapped by the parser that tried to instantiate it
         raise _cause(error) from error
+
+
+def _check_profile(argv: Sequence[str]) -> None:
+    """Refuses a ``--profile.<key>`` that nothing would come of.
+
+    Raises:
+        UsageError: No configuration has such a key, or one is a run's own, where its value stands already.
+    """
+    named = [match[1] for word in argv if (match := re.match(r"--profile\.(\w+)", word))]
+    words = [part for word in argv for part in word.split("=", 1)]
+    files = [Path(value) for word, value in itertools.pairwise(words) if word in ("-c", "--config")]
+    known: set[str] = set()
+    for file in files if named else ():
+        try:
+            content = yaml.safe_load(file.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return  # the parser says what is wrong with it
+        if isinstance(content, dict):
+            if "run" in content:
+                raise UsageError(
+                    f"--profile.{named[0]}: {file} is a run's record, in which the profile's values stand where "
+                    "they are used; set those, such as trainer.max_epochs, or give the files of profile and stage"
+                )
+            known |= set(content.get("profile") or {})
+    for key in named:
+        if known and key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            remedy = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}"
+            raise UsageError(f"--profile.{key}: the profile has no such key; {remedy}")
 
 
 def _with_unlabelled(unlabelled: Any, batch_size: Any, n_labelled: Any, epochs: Any, devices: Any, nodes: Any) -> int:

@@ -157,8 +157,11 @@ def write_predictions(table: pd.DataFrame, folder: Path) -> Path:
         The written file.
 
     Raises:
-        InputError: The folder cannot be made or written to.
+        InputError: The folder is that of a training, whose own predictions these are not, or cannot be made or
+            written to.
     """
+    if (folder / "checkpoints").is_dir():
+        raise InputError(f"{folder}: holds a trained run, whose predictions stay its own; give another --out folder")
     file = folder / PREDICTIONS
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:

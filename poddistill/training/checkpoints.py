@@ -57,7 +57,7 @@ def refuse_trained_on(path: str | Path, manifest: pd.DataFrame) -> None:
     if seen := held_out & set(read_checkpoint(path).get("trained_patients", [])):
         raise InputError(
             f"{path}: was trained on {len(seen)} of the {len(held_out)} patients whom this run validates and tests on; "
-            "give the checkpoint of the same --fold"
+            "give the checkpoint of the same --fold, or the --fold of this one"
         )
 
 

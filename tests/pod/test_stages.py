@@ -97,6 +97,11 @@ def test_a_saved_configuration_scores_another_cohort_into_another_folder(
     assert (tmp_path / "scored/predictions.csv").is_file()
     assert set(pd.read_csv(tmp_path / "scored/predictions_all.csv")["case_id"]) == set(fewer["case_id"])
     external = (*saved, "--cohort", str(tmp_path / "cohort"), "--run", str(tmp_path / "external"), "--fold", "null")
+    for verb in ("test", "predict"):
+        with pytest.raises(InputError, match=r"best\.ckpt: was trained on \d+ of the \d+ patients"):
+            run([verb, *external])
+    others = fewer.assign(patient_id="other-" + fewer["patient_id"])
+    others.to_csv(tmp_path / "cohort/mri.csv", index=False)
     run(["test", *external])
     tested = pd.read_csv(tmp_path / "external/predictions.csv")
     assert set(tested["case_id"]) == set(fewer.loc[fewer["label"].notna(), "case_id"])
@@ -105,6 +110,52 @@ def test_a_saved_configuration_scores_another_cohort_into_another_folder(
     for verb in ("fit", "validate"):
         with pytest.raises(InputError, match="fold is null, which leaves every labelled case to the test"):
             run([verb, *external[: 2 if verb == "fit" else 4], *external[4:]])
+
+
+def test_a_checkpoint_of_another_fold_scores_no_patient_whom_it_was_trained_on(pipeline: Path, tmp_path: Path) -> None:
+    folder = pipeline / "student"
+    saved = ("--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints/best.ckpt"))
+    for verb in ("validate", "test", "predict"):
+        with pytest.raises(InputError, match=r"was trained on .*; give the checkpoint of the same --fold, or the --fo"):
+            run([verb, *saved, "--fold", "1", "--run", str(tmp_path / "other")])
+    assert not list(tmp_path.rglob("predictions*.csv"))
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_nothing_is_scored_by_random_weights(verb: str, pipeline: Path, tmp_path: Path) -> None:
+    saved = ("--config", str(pipeline / "student/config.yaml"), "--run", str(tmp_path / "scored"))
+    with pytest.raises(
+        InputError, match=r"^--ckpt_path is missing, so the weights would be random: give a run's check"
+    ):
+        run([verb, *saved])
+    with pytest.raises(InputError, match=r"mae/checkpoints/best\.ckpt: does not fit the configured network"):
+        run([verb, *saved, "--ckpt_path", str(pipeline / "mae/checkpoints/best.ckpt")])
+    with pytest.raises(InputError, match=r"nowhere\.ckpt: no such checkpoint"):
+        run([verb, *saved, "--ckpt_path", str(tmp_path / "nowhere.ckpt")])
+
+
+def test_a_training_is_not_written_over(pipeline: Path, options: Options) -> None:
+    folder = pipeline / "student"
+    before = {file: file.read_bytes() for file in folder.glob("*.*") if file.is_file()}
+    with pytest.raises(
+        InputError, match=r"student: holds a training; resume it with --ckpt_path .*/last\.ckpt, remove"
+    ):
+        run(["fit", *options("student", folder), "--method", "another"])
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_profile_value_that_nothing_would_come_of_is_refused(
+    pipeline: Path, options: Options, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"--profile\.student_epoch: the profile has no such key; did you mean student_e"
+    ):
+        run(["fit", *options("student", tmp_path), "--profile.student_epoch", "2"])
+    saved = ("--config", str(pipeline / "student/config.yaml"), "--run", str(tmp_path / "again"))
+    with pytest.raises(
+        UsageError, match=r"--profile\.student_epochs: .*config\.yaml is a run's record, in which the pro"
+    ):
+        run(["fit", *saved, "--profile.student_epochs=2"])
 
 
 def test_a_student_is_used_where_there_is_only_mri(pipeline: Path, tiny_cohort: Path, tmp_path: Path) -> None:
