@@ -24,6 +24,7 @@ class Dealing:
         folds: By patient_id, also of patients who have left the cohort, and so get their fold back when they return.
         moved: By patient_id, the last fold and the present one of those who had to change: the label CSV gave another,
             or they share an image with a patient of another fold. Runs trained before saw them elsewhere.
+        key_check: Tells whether a key is that of the patients' pseudonyms, and reveals nothing of it; empty: not known.
     """
 
     seed: int
@@ -31,6 +32,7 @@ class Dealing:
     given: dict[str, dict[str, int]] = field(default_factory=dict)
     folds: dict[str, int] = field(default_factory=dict)
     moved: dict[str, list[int]] = field(default_factory=dict)
+    key_check: str = ""
 
 
 def check_dealing(cohort: Path, n_folds: int, seed: int) -> None:
@@ -96,7 +98,7 @@ def deal(
     moved = {
         patient: [existing[patient], fold] for patient, fold in present.items() if existing.get(patient, fold) != fold
     }
-    return Dealing(seed, n_folds, all_given, existing | present, before.moved | moved), folds
+    return Dealing(seed, n_folds, all_given, existing | present, before.moved | moved, before.key_check), folds
 
 
 def _in_manifests(cohort: Path) -> dict[str, int]:

@@ -4,6 +4,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from data_modules.dealing import check_dealing, deal, write_dealing
 from data_modules.duplicates import COLUMNS as PAIR_COLUMNS
 from data_modules.duplicates import find_duplicates, write_duplicates
 from data_modules.ingest.images import Rejection
+from data_modules.ingest.pseudonyms import Pseudonyms
 from data_modules.store import read_record
 
 
@@ -25,6 +27,7 @@ def write_manifests(
     seed: int,
     order: Mapping[str, str] | None = None,
     public_set: str = "",
+    pseudonyms: Pseudonyms | None = None,
 ) -> int:
     """Writes a modality's manifest, deals the patients of both modalities into folds, and removes what is not listed.
 
@@ -42,6 +45,7 @@ def write_manifests(
         seed: Of the folds.
         order: By patient_id the text whose hash orders her, e.g. the hospital's id, which is not written.
         public_set: Name of the set; empty: the hospital's own files.
+        pseudonyms: Those of the table, whose key the cohort is bound to from now on; None: to none.
 
     Returns:
         How many pairs of cases of this modality, of two patients, show the same image.
@@ -60,6 +64,8 @@ def write_manifests(
     pairs = pd.concat([_find_pairs(cohort, name, tables[name]) for name in MODALITIES if name in tables])
     csv_name = f"{modality}-{public_set}" if public_set else modality
     dealing, folds = deal(cohort, tables, csv_name, given, pairs, n_folds, seed, order or {})
+    if pseudonyms:
+        dealing = replace(dealing, key_check=pseudonyms.key_check)
     # All that follows can be repeated from what is remembered, so it is remembered first.
     write_dealing(cohort, dealing)
     # Neither must stand beside the other manifest's new folds; what the own one lists of other sets is still needed.

@@ -164,7 +164,7 @@ def _ingest(
     files, rejections = list_files(source, without=label_file)
     root, target = source.resolve(), out.resolve()
     with (
-        open_key(out.with_name(f"{out.name}.key"), public_set) as pseudonyms,
+        open_key(out, public_set) as pseudonyms,
         _open_map(scheduler, workers, len(files), limits, (root, target)) as over,
     ):
         images, unfit, identities = find(root, files, over)
@@ -187,7 +187,7 @@ def _ingest(
             )
         given = {pseudonyms.patient(row.patient): row.fold for row in table.rows if row.fold is not None}
         order = {case.patient_id: case.match.patient for case in cases}
-        duplicates = write_manifests(out, modality, manifest, given, folds, seed, order, public_set)
+        duplicates = write_manifests(out, modality, manifest, given, folds, seed, order, public_set, pseudonyms)
     write_report(out)
     defects = [rejection for rejection in rejections if rejection.defect]
     return IngestSummary(
