@@ -45,7 +45,7 @@ def write_manifests(
         seed: Of the folds.
         order: By patient_id the text whose hash orders her, e.g. the hospital's id, which is not written.
         public_set: Name of the set; empty: the hospital's own files.
-        pseudonyms: Those of the table, whose key the cohort is bound to from now on; None: to none.
+        pseudonyms: What the ids in the order became, to be known again in later ingests; None: they are not.
 
     Returns:
         How many pairs of cases of this modality, of two patients, show the same image.
@@ -65,7 +65,8 @@ def write_manifests(
     csv_name = f"{modality}-{public_set}" if public_set else modality
     dealing, folds = deal(cohort, tables, csv_name, given, pairs, n_folds, seed, order or {})
     if pseudonyms:
-        dealing = replace(dealing, key_check=pseudonyms.key_check)
+        met = {pseudonyms.spelling(identifier): patient for patient, identifier in (order or {}).items()}
+        dealing = replace(dealing, key_check=pseudonyms.key_check, spellings=dealing.spellings | met)
     # All that follows can be repeated from what is remembered, so it is remembered first.
     write_dealing(cohort, dealing)
     # Neither must stand beside the other manifest's new folds; what the own one lists of other sets is still needed.

@@ -24,6 +24,7 @@ from data_modules.ingest.matching import Matching
 from data_modules.ingest.pseudonyms import open_key
 from data_modules.ingest.rules import read_rules
 from data_modules.ingest.sources import check_sources_file, write_sources
+from data_modules.ingest.spellings import check_spellings
 from data_modules.ingest.summary import IngestSummary
 from data_modules.ingest.workers import Limits, Lost, Map, count_workers, open_workers
 from data_modules.inspection import write_report
@@ -169,6 +170,8 @@ def _ingest(
     ):
         images, unfit, identities = find(root, files, over)
         matching = Matching(root, label_file, images, table.rows, one_a_study=modality == "mri")
+        patients = [*(match.patient for match in matching.matched), *(row.patient for row in table.rows)]
+        check_spellings(out, label_file if table.rows else source, patients, pseudonyms)
         rejections += [*table.rejections, *unfit, *matching.rejections]
         _stop_if_strict(rejections, strict)
         cases = plan_cases(modality, root, target, matching.matched, parameters, pseudonyms, public_set)

@@ -5,6 +5,7 @@ import hmac
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,10 @@ class Pseudonyms:
         """Returns the pseudonym of a patient: p and 12 hexadecimal digits."""
         return f"p{self.digest('patient', identifier)[:12]}"
 
+    def spelling(self, identifier: str) -> str:
+        """Returns a keyed hash of an id, 16 hexadecimal digits, the same however it is written (`unify_spelling`)."""
+        return self.digest("spelling", unify_spelling(identifier))[:16]
+
     def concealment(self, identifier: str) -> Concealment:
         """Returns what conceals the dates and the site of a patient: her dates go back by 1 to 3650 days."""
         days = int(self.digest("days", identifier)[:12], 16) % 3650 + 1
@@ -63,6 +68,12 @@ class Pseudonyms:
         known = sorted(map(re.escape, pseudonyms), key=len, reverse=True)
         pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join([*known, UID, DATE])})(?![A-Za-z0-9])", re.IGNORECASE)
         return lambda text: pattern.sub(lambda match: pseudonyms.get(match.group().lower(), "[removed]"), text)
+
+
+def unify_spelling(identifier: str) -> str:
+    """Returns an id in Unicode's NFKC, without case, blanks, leading zeros and the ``.0`` of a spreadsheet's number."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", identifier).casefold())
+    return re.sub(r"^(\d+)\.0$", r"\1", "".join(text.split())).lstrip("0") or "0"
 
 
 @contextmanager
