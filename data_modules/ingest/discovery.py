@@ -128,7 +128,7 @@ def _nifti_image(file: str, rules: SeriesRules) -> SourceImage:
 def _seen_before(source: Path, folder: str, first: str) -> Rejection:
     if not first or PurePosixPath(folder).is_relative_to(first):
         return Rejection(folder, "a link that leads back to a folder above it")
-    return Rejection(folder, f"a link to {first}, which is read there", defect=False)
+    return Rejection(folder, "a link to a folder that is read already", first, defect=False)
 
 
 def _unreadable(entry: os.DirEntry[str]) -> str:

@@ -130,16 +130,33 @@ def write_rejected(
     modality: Modality,
     rejections: Iterable[Rejection],
     conceal: Callable[[str], str],
+    label_csv: str,
     public_set: str = "",
 ) -> None:
-    """Lists what was left out of a set in ``rejected.csv``, beside the others', with identifiers concealed."""
+    """Lists what was left out of a set in ``rejected.csv``, beside the others', with identifiers concealed.
+
+    Concealed is what comes from the source: names of files and the texts of errors. Our own words hold no identifier,
+    and short ones would be found in them.
+
+    Args:
+        cohort: The cohort folder.
+        modality: That of the rejections.
+        rejections: What was left out.
+        conceal: Takes identifiers out of a text.
+        label_csv: Name of the label CSV, whose rows are among what was left out.
+        public_set: Name of the set; empty: the hospital's own files.
+    """
     cohort.mkdir(parents=True, exist_ok=True)
     file = cohort / "rejected.csv"
     rows = [row for row in read_rejected(cohort) if (row["modality"], row.get("set", "")) != (modality, public_set)]
+    # As `describe_row` and `describe_files` put it.
+    ours = re.compile(rf"((?<=^{re.escape(label_csv)}) row \d+(?=: |$)| and \d+ more files$)")
     for rejection in sorted(rejections, key=lambda rejection: (rejection.source, rejection.reason)):
-        reason = f"{rejection.reason} ({' '.join(rejection.detail.split())})" if rejection.detail else rejection.reason
-        texts = {"source": conceal(rejection.source), "reason": conceal(reason)}
-        rows.append({"modality": modality, "set": public_set, **texts})
+        detail = conceal(" ".join(rejection.detail.split()))
+        reason = f"{rejection.reason} ({detail})" if detail else rejection.reason
+        pieces = enumerate(ours.split(rejection.source))
+        shown = "".join(piece if place % 2 else conceal(piece) for place, piece in pieces)
+        rows.append({"modality": modality, "set": public_set, "source": shown, "reason": reason})
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as handle:
         writer = csv.DictWriter(handle, ["modality", "set", "source", "reason"])

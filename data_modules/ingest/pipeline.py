@@ -181,7 +181,7 @@ def _ingest(
         made = [case for case, outcome in zip(cases, outcomes, strict=True) if outcome is None]
         manifest = _manifest(made, table)
         conceal = pseudonyms.concealer(identities | _identities(table.rows))
-        write_rejected(out, modality, rejections, conceal, public_set)
+        write_rejected(out, modality, rejections, conceal, label_file.name, public_set)
         if sources:
             write_sources(Path(sources), made, rejections)
         if manifest.empty:
