@@ -14,10 +14,10 @@ from data_modules.dealing import check_dealing
 from data_modules.errors import InputError
 from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases
 from data_modules.ingest.cluster import open_cluster
-from data_modules.ingest.confidentiality import name_parts
+from data_modules.ingest.concealing import identities_of_rows
 from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, list_files
 from data_modules.ingest.images import Rejection, SourceImage
-from data_modules.ingest.labels import LabelRow, Labels, read_labels
+from data_modules.ingest.labels import Labels, read_labels
 from data_modules.ingest.layouts import open_layout
 from data_modules.ingest.manifests import read_rows, set_of, write_manifests, write_rejected
 from data_modules.ingest.matching import Matching
@@ -180,7 +180,7 @@ def _ingest(
         rejections += [outcome for outcome in outcomes if outcome is not None]
         made = [case for case, outcome in zip(cases, outcomes, strict=True) if outcome is None]
         manifest = _manifest(made, table)
-        conceal = pseudonyms.concealer(identities | _identities(table.rows))
+        conceal = pseudonyms.concealer(identities | identities_of_rows(table.rows))
         write_rejected(out, modality, rejections, conceal, label_file.name, public_set)
         if sources:
             write_sources(Path(sources), made, rejections)
@@ -294,10 +294,3 @@ def _manifest(cases: Sequence[Case], labels: Labels) -> pd.DataFrame:
     for name in labels.rows[0].covariates if labels.rows else ():
         columns[name] = [case.match.covariates.get(name, math.nan) for case in cases]
     return pd.DataFrame(columns).sort_values("case_id", ignore_index=True)
-
-
-def _identities(rows: Iterable[LabelRow]) -> dict[str, str]:
-    """Patient's id by what the label CSV tells of her."""
-    rows = list(rows)
-    personal = {part: row.patient for row in rows for text in row.personal for part in [text, *name_parts(text)]}
-    return personal | {row.patient: row.patient for row in rows}

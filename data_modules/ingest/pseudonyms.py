@@ -6,17 +6,16 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from data_modules.cohort import MODALITIES
 from data_modules.dealing import read_dealing
 from data_modules.errors import InputError
+from data_modules.ingest.concealing import Concealer
 from data_modules.ingest.confidentiality import Concealment
 
-UID = r"\d+(?:\.\d+){4,}"
-DATE = r"(?:19|20)\d\d([-_.]?)[01]\d\1[0-3]\d"
 MOVE_KEY = "move the key that lay beside it here"
 
 
@@ -56,18 +55,14 @@ class Pseudonyms:
             self._key, "\x1f".join(map(str, (*self._set, *parts))).encode(errors="surrogateescape"), "sha256"
         ).hex()
 
-    def concealer(self, identities: Mapping[str, str]) -> Callable[[str], str]:
+    def concealer(self, identities: Mapping[str, str]) -> Concealer:
         """Returns a function that replaces identifiers in a text, and takes out what looks like a UID or a date.
 
         Args:
             identities: Patient's id by identifier: that id itself, or a part of the patient's name.
         """
-        pseudonyms = {
-            identifier.lower(): self.patient(patient) for identifier, patient in identities.items() if identifier
-        }
-        known = sorted(map(re.escape, pseudonyms), key=len, reverse=True)
-        pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join([*known, UID, DATE])})(?![A-Za-z0-9])", re.IGNORECASE)
-        return lambda text: pattern.sub(lambda match: pseudonyms.get(match.group().lower(), "[removed]"), text)
+        shown = {patient: self.patient(patient) for patient in set(identities.values())}
+        return Concealer({identifier: shown[patient] for identifier, patient in identities.items()})
 
 
 def unify_spelling(identifier: str) -> str:
