@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +24,9 @@ class Dealing:
         folds: By patient_id, also of patients who have left the cohort, and so get their fold back when they return.
         moved: By patient_id, the last fold and the present one of those who had to change: the label CSV gave another,
             or they share an image with a patient of another fold. Runs trained before saw them elsewhere.
+        key_check: Tells whether a key is that of the patients' pseudonyms, and reveals nothing of it; empty: not known.
+        spellings: Of all patients there ever were, patient_id by a keyed hash of the hospital's id, which is the same
+            however that is written.
     """
 
     seed: int
@@ -31,6 +34,8 @@ class Dealing:
     given: dict[str, dict[str, int]] = field(default_factory=dict)
     folds: dict[str, int] = field(default_factory=dict)
     moved: dict[str, list[int]] = field(default_factory=dict)
+    key_check: str = ""
+    spellings: dict[str, str] = field(default_factory=dict)
 
 
 def check_dealing(cohort: Path, n_folds: int, seed: int) -> None:
@@ -96,7 +101,8 @@ def deal(
     moved = {
         patient: [existing[patient], fold] for patient, fold in present.items() if existing.get(patient, fold) != fold
     }
-    return Dealing(seed, n_folds, all_given, existing | present, before.moved | moved), folds
+    dealt = Dealing(seed, n_folds, all_given, existing | present, before.moved | moved)
+    return replace(dealt, key_check=before.key_check, spellings=before.spellings), folds
 
 
 def _in_manifests(cohort: Path) -> dict[str, int]:

@@ -17,7 +17,16 @@ PROFILE = "dicomfields_2026c"  # table E.1-1 of DICOM PS3.15, edition 2026c: Bas
 STUDY_DATE = (0x0008, 0x0020)
 PERSONAL = (
     *("PatientName", "OtherPatientIDs", "OtherPatientNames", "PatientBirthDate", "PatientBirthName", "AccessionNumber"),
-    *("StudyID", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName"),
+    *(
+        "StudyDate",
+        "SeriesDate",
+        "AcquisitionDate",
+        "ContentDate",
+        "StudyID",
+        "ReferringPhysicianName",
+        "PerformingPhysicianName",
+        "OperatorsName",
+    ),
 )
 KEPT = {
     "manufacturer": "Manufacturer",

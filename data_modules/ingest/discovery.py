@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from data_modules.ingest import nifti, video
-from data_modules.ingest.confidentiality import name_parts
+from data_modules.ingest.concealing import identifiers_in
 from data_modules.ingest.dicom import Frame, scan_files
 from data_modules.ingest.frames import frame_folders
 from data_modules.ingest.images import Rejection, SourceImage
@@ -101,7 +101,8 @@ def patient_of_name(file: str) -> str:
 
 def identities_of(frames: Iterable[Frame], images: Iterable[SourceImage]) -> dict[str, str]:
     """Returns the patient's id by each identifier that headers and file names hold."""
-    identities = {part: frame.patient for frame in frames for text in frame.personal for part in name_parts(text)}
+    met = dict.fromkeys((text, frame.patient) for frame in frames for text in frame.personal)
+    identities = {part: patient for text, patient in met for part in identifiers_in(text)}
     return (
         identities
         | {frame.patient: frame.patient for frame in frames}
@@ -128,7 +129,7 @@ def _nifti_image(file: str, rules: SeriesRules) -> SourceImage:
 def _seen_before(source: Path, folder: str, first: str) -> Rejection:
     if not first or PurePosixPath(folder).is_relative_to(first):
         return Rejection(folder, "a link that leads back to a folder above it")
-    return Rejection(folder, f"a link to {first}, which is read there", defect=False)
+    return Rejection(folder, "a link to a folder that is read already", first, defect=False)
 
 
 def _unreadable(entry: os.DirEntry[str]) -> str:

@@ -4,6 +4,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from data_modules.dealing import check_dealing, deal, write_dealing
 from data_modules.duplicates import COLUMNS as PAIR_COLUMNS
 from data_modules.duplicates import find_duplicates, write_duplicates
 from data_modules.ingest.images import Rejection
+from data_modules.ingest.pseudonyms import Pseudonyms
 from data_modules.store import read_record
 
 
@@ -25,6 +27,7 @@ def write_manifests(
     seed: int,
     order: Mapping[str, str] | None = None,
     public_set: str = "",
+    pseudonyms: Pseudonyms | None = None,
 ) -> int:
     """Writes a modality's manifest, deals the patients of both modalities into folds, and removes what is not listed.
 
@@ -42,6 +45,7 @@ def write_manifests(
         seed: Of the folds.
         order: By patient_id the text whose hash orders her, e.g. the hospital's id, which is not written.
         public_set: Name of the set; empty: the hospital's own files.
+        pseudonyms: What the ids in the order became, to be known again in later ingests; None: they are not.
 
     Returns:
         How many pairs of cases of this modality, of two patients, show the same image.
@@ -60,6 +64,9 @@ def write_manifests(
     pairs = pd.concat([_find_pairs(cohort, name, tables[name]) for name in MODALITIES if name in tables])
     csv_name = f"{modality}-{public_set}" if public_set else modality
     dealing, folds = deal(cohort, tables, csv_name, given, pairs, n_folds, seed, order or {})
+    if pseudonyms:
+        met = {pseudonyms.spelling(identifier): patient for patient, identifier in (order or {}).items()}
+        dealing = replace(dealing, key_check=pseudonyms.key_check, spellings=dealing.spellings | met)
     # All that follows can be repeated from what is remembered, so it is remembered first.
     write_dealing(cohort, dealing)
     # Neither must stand beside the other manifest's new folds; what the own one lists of other sets is still needed.
@@ -123,16 +130,33 @@ def write_rejected(
     modality: Modality,
     rejections: Iterable[Rejection],
     conceal: Callable[[str], str],
+    label_csv: str,
     public_set: str = "",
 ) -> None:
-    """Lists what was left out of a set in ``rejected.csv``, beside the others', with identifiers concealed."""
+    """Lists what was left out of a set in ``rejected.csv``, beside the others', with identifiers concealed.
+
+    Concealed is what comes from the source: names of files and the texts of errors. Our own words hold no identifier,
+    and short ones would be found in them.
+
+    Args:
+        cohort: The cohort folder.
+        modality: That of the rejections.
+        rejections: What was left out.
+        conceal: Takes identifiers out of a text.
+        label_csv: Name of the label CSV, whose rows are among what was left out.
+        public_set: Name of the set; empty: the hospital's own files.
+    """
     cohort.mkdir(parents=True, exist_ok=True)
     file = cohort / "rejected.csv"
     rows = [row for row in read_rejected(cohort) if (row["modality"], row.get("set", "")) != (modality, public_set)]
+    # As `describe_row` and `describe_files` put it.
+    ours = re.compile(rf"((?<=^{re.escape(label_csv)}) row \d+(?=: |$)| and \d+ more files$)")
     for rejection in sorted(rejections, key=lambda rejection: (rejection.source, rejection.reason)):
-        reason = f"{rejection.reason} ({' '.join(rejection.detail.split())})" if rejection.detail else rejection.reason
-        texts = {"source": conceal(rejection.source), "reason": conceal(reason)}
-        rows.append({"modality": modality, "set": public_set, **texts})
+        detail = conceal(" ".join(rejection.detail.split()))
+        reason = f"{rejection.reason} ({detail})" if detail else rejection.reason
+        pieces = enumerate(ours.split(rejection.source))
+        shown = "".join(piece if place % 2 else conceal(piece) for place, piece in pieces)
+        rows.append({"modality": modality, "set": public_set, "source": shown, "reason": reason})
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as handle:
         writer = csv.DictWriter(handle, ["modality", "set", "source", "reason"])

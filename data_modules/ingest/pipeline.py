@@ -14,16 +14,17 @@ from data_modules.dealing import check_dealing
 from data_modules.errors import InputError
 from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases
 from data_modules.ingest.cluster import open_cluster
-from data_modules.ingest.confidentiality import name_parts
+from data_modules.ingest.concealing import identities_of_rows
 from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, list_files
 from data_modules.ingest.images import Rejection, SourceImage
-from data_modules.ingest.labels import LabelRow, Labels, read_labels
+from data_modules.ingest.labels import Labels, read_labels
 from data_modules.ingest.layouts import open_layout
 from data_modules.ingest.manifests import read_rows, set_of, write_manifests, write_rejected
 from data_modules.ingest.matching import Matching
 from data_modules.ingest.pseudonyms import open_key
 from data_modules.ingest.rules import read_rules
 from data_modules.ingest.sources import check_sources_file, write_sources
+from data_modules.ingest.spellings import check_spellings
 from data_modules.ingest.summary import IngestSummary
 from data_modules.ingest.workers import Limits, Lost, Map, count_workers, open_workers
 from data_modules.inspection import write_report
@@ -164,11 +165,13 @@ def _ingest(
     files, rejections = list_files(source, without=label_file)
     root, target = source.resolve(), out.resolve()
     with (
-        open_key(out.with_name(f"{out.name}.key"), public_set) as pseudonyms,
+        open_key(out, public_set) as pseudonyms,
         _open_map(scheduler, workers, len(files), limits, (root, target)) as over,
     ):
         images, unfit, identities = find(root, files, over)
         matching = Matching(root, label_file, images, table.rows, one_a_study=modality == "mri")
+        patients = [*(match.patient for match in matching.matched), *(row.patient for row in table.rows)]
+        check_spellings(out, label_file if table.rows else source, patients, pseudonyms)
         rejections += [*table.rejections, *unfit, *matching.rejections]
         _stop_if_strict(rejections, strict)
         cases = plan_cases(modality, root, target, matching.matched, parameters, pseudonyms, public_set)
@@ -177,8 +180,8 @@ def _ingest(
         rejections += [outcome for outcome in outcomes if outcome is not None]
         made = [case for case, outcome in zip(cases, outcomes, strict=True) if outcome is None]
         manifest = _manifest(made, table)
-        conceal = pseudonyms.concealer(identities | _identities(table.rows))
-        write_rejected(out, modality, rejections, conceal, public_set)
+        conceal = pseudonyms.concealer(identities | identities_of_rows(table.rows))
+        write_rejected(out, modality, rejections, conceal, label_file.name, public_set)
         if sources:
             write_sources(Path(sources), made, rejections)
         if manifest.empty:
@@ -187,7 +190,7 @@ def _ingest(
             )
         given = {pseudonyms.patient(row.patient): row.fold for row in table.rows if row.fold is not None}
         order = {case.patient_id: case.match.patient for case in cases}
-        duplicates = write_manifests(out, modality, manifest, given, folds, seed, order, public_set)
+        duplicates = write_manifests(out, modality, manifest, given, folds, seed, order, public_set, pseudonyms)
     write_report(out)
     defects = [rejection for rejection in rejections if rejection.defect]
     return IngestSummary(
@@ -291,10 +294,3 @@ def _manifest(cases: Sequence[Case], labels: Labels) -> pd.DataFrame:
     for name in labels.rows[0].covariates if labels.rows else ():
         columns[name] = [case.match.covariates.get(name, math.nan) for case in cases]
     return pd.DataFrame(columns).sort_values("case_id", ignore_index=True)
-
-
-def _identities(rows: Iterable[LabelRow]) -> dict[str, str]:
-    """Patient's id by what the label CSV tells of her."""
-    rows = list(rows)
-    personal = {part: row.patient for row in rows for text in row.personal for part in [text, *name_parts(text)]}
-    return personal | {row.patient: row.patient for row in rows}

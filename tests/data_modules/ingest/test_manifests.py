@@ -11,7 +11,10 @@ from data_modules.cohort import Modality, read_folds, read_manifest
 from data_modules.dealing import check_dealing
 from data_modules.duplicates import describe_content, read_duplicates
 from data_modules.errors import InputError
-from data_modules.ingest.manifests import set_of, write_manifests
+from data_modules.ingest.images import Rejection, describe_files
+from data_modules.ingest.labels import describe_row
+from data_modules.ingest.manifests import read_rejected, set_of, write_manifests, write_rejected
+from data_modules.ingest.pseudonyms import Pseudonyms
 from data_modules.store import write_array
 
 
@@ -251,3 +254,25 @@ def test_a_kill_at_any_moment_leaves_what_the_next_run_completes(
         assert content(cohort) == expected, moment
         moment += 1
     assert moment > 5
+
+
+def test_short_ids_are_taken_out_of_names_and_errors_and_not_of_our_own_words(tmp_path: Path) -> None:
+    pseudonyms = Pseudonyms(b"a key for tests, long enough")
+    conceal = pseudonyms.concealer(
+        {name: name for name in ("1", "2", "3", "row", "files", "Roe", "slices", "ValueError")}
+    )
+    labels = Path("Roe_1.csv")
+    rejections = [
+        Rejection(describe_row(labels, 2), "rows 1, 2 disagree"),
+        Rejection(f"{describe_row(labels, 3)}: a/2.nii", "its label is none: use 1 (obliterated)"),
+        Rejection(describe_files(("1/IM1", "1/IM2", "1/IM3", "1/IM4")), "too few slices (3)"),
+        Rejection("row 3/1.nii", "cannot be read", "ValueError: in\nfile 1.nii"),
+    ]
+    write_rejected(tmp_path, "mri", rejections, conceal, labels.name)
+    one, two, three, row, roe, error = map(pseudonyms.patient, ("1", "2", "3", "row", "Roe", "ValueError"))
+    assert {(found["source"], found["reason"]) for found in read_rejected(tmp_path)} == {
+        (f"{roe}_{one}.csv row 2", "rows 1, 2 disagree"),
+        (f"{roe}_{one}.csv row 3: a/{two}.nii", "its label is none: use 1 (obliterated)"),
+        (f"{one}/IM1 and 3 more files", "too few slices (3)"),
+        (f"{row} {three}/{one}.nii", f"cannot be read ({error}: in file {one}.nii)"),
+    }
