@@ -12,6 +12,7 @@ from data_modules.errors import InputError
 from data_modules.ingest.images import Rejection
 
 COLUMNS = ("patient_id", "label", "path", "fold")
+RESERVED = ("case_id", "split")  # a manifest's own
 MISSING = {"", "na", "n/a", "nan", "none", "null"}
 IDENTIFIER_FROM = 100_000  # a whole number this large is rather a record number or a date than a covariate
 PERSONAL = re.compile(r"name|birth|dob|accession|mrn|\bid\b|_id$|number|phone|mail|address|date", re.IGNORECASE)
@@ -61,7 +62,8 @@ def read_labels(file: Path) -> Labels:
     A row with a wrong patient, label or fold is rejected; its images become unlabelled.
 
     Raises:
-        InputError: The file is missing or no CSV, lacks a column, or puts a patient into two folds.
+        InputError: The file is missing or no CSV, lacks a column, has one twice or one of the manifest's own, or puts a
+            patient into two folds.
     """
     records, rejections = _read_records(file)
     names = list(records[0][1]) if records else []
@@ -99,6 +101,11 @@ def _read_records(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[Re
                 raise InputError(
                     f"{file}: has no column {column}; it needs patient_id and label, and may have path and fold"
                 )
+        for column in filter(None, names):
+            if names.count(column) > 1:
+                raise InputError(f"{file}: has more than one column {column}, in capitals or not; rename or remove one")
+            if column in RESERVED:
+                raise InputError(f"{file}: has a column {column}, which the manifest has itself; rename or remove it")
         for cells in reader:
             if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
                 reason = f"it has {len(cells)} cells for {len(names)} columns"

@@ -34,6 +34,11 @@ def test_numeric_columns_are_covariates_and_identifiers_are_not(file: Path) -> N
     assert labels.rows[0].personal == ("Roe", "4711123")
 
 
+def test_columns_without_a_name_do_not_count_as_the_same(file: Path) -> None:
+    file.write_text("patient_id,label,,\na,1,,\n")
+    assert [row.patient for row in read_labels(file).rows] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -58,6 +63,10 @@ def test_a_wrong_row_is_rejected_and_the_others_are_kept(file: Path, text: str, 
     [
         (b"patient_id\na\n", "has no column label"),
         (b"", "has no column patient_id"),
+        (b"patient_id,label,case_id\na,1,0\n", "has a column case_id, which the manifest has itself; rename"),
+        (b"patient_id,label, Split \na,1,0\n", "has a column split, which the manifest has itself; rename"),
+        (b"patient_id,label,Label\na,1,\n", "has more than one column label, in capitals or not; rename"),
+        (b"patient_id,label,age,age\na,1,30,31\n", "has more than one column age"),
         (b"patient_id,label,fold,path\na,1,0,x\na,1,1,y\n", "patient a is in two folds"),
         (b'patient_id,label\n"' + b"x" * 200_000 + b'",1\n', "not a CSV"),
     ],
