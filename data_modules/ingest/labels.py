@@ -15,7 +15,15 @@ COLUMNS = ("patient_id", "label", "path", "fold")
 RESERVED = ("case_id", "split")  # a manifest's own
 MISSING = {"", "na", "n/a", "nan", "none", "null"}
 IDENTIFIER_FROM = 100_000  # a whole number this large is rather a record number or a date than a covariate
-PERSONAL = re.compile(r"name|birth|dob|accession|mrn|\bid\b|_id$|number|phone|mail|address|date", re.IGNORECASE)
+PERSONAL = re.compile(  # English and German names of columns; no count or finding, such as births or fibroid
+    r"name|accession|mrn|phone|telefon|mail|adress|address|street|stra(?:ss|ß)e|initials|medical[\W_]*record"
+    r"|birth(?!s|[\W_]*(?:control|weight))|geburts?[\W_]*[djnot]|gebdat|dat(?:e|um)(?![a-z])"
+    r"|number(?![\W_]*of)|nummer"
+    r"|(?:case|chart|fall|file|hosp|hospital|pat|patient|record|study)[\W_]*(?:id|no|nr|num)(?![a-z])"
+    r"|post[\W_]*(?:al|code)|postleit|zip[\W_]*code|social[\W_]*sec|(?<![a-z])(?:patienten|kranken)?akte(?!r)"
+    r"|(?<![a-z])(?:id|u?uid|pid|dob|fax|geb|nhs|nr|plz|ssn|svnr|tel|zip)(?![a-z])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class Labels:
     Attributes:
         rows: Its good rows.
         rejections: Its bad ones.
-        ignored: Names of columns that are left out because they are not numeric or look like identifiers.
+        ignored: Names of columns that are left out because they are not numeric, or because their name or their
+            numbers are those of identifiers.
     """
 
     rows: list[LabelRow] = field(default_factory=list)
@@ -149,15 +158,22 @@ def _row(line: int, record: dict[str, str], covariates: list[str], ignored: list
         path=record.get("path", "").replace("\\", "/").rstrip("/"),
         fold=None if fold is None or math.isnan(fold) else int(fold),
         covariates={name: _number(record[name]) or 0.0 for name in covariates},
-        personal=tuple(record[name] for name in ignored if PERSONAL.search(name) and record[name]),
+        personal=tuple(record[name] for name in ignored if PERSONAL.search(name) and _can_identify(record[name])),
     )
 
 
 def _is_covariate(name: str, records: list[tuple[int, dict[str, str]]]) -> bool:
+    if PERSONAL.search(name):
+        return False
     numbers = [_number(record[name]) for _, record in records]
     known = [number for number in numbers if number is not None and not math.isnan(number)]
     whole = all(number % 1 == 0 for number in known)
     return None not in numbers and bool(known) and not (whole and max(map(abs, known)) >= IDENTIFIER_FROM)
+
+
+def _can_identify(cell: str) -> bool:
+    """Whether a cell is to be concealed; a number of few digits is not, for it stands in texts of other meaning."""
+    return bool(cell) and not (cell.isdecimal() and len(cell) < 4)
 
 
 def _number(cell: str) -> float | None:

@@ -1,10 +1,12 @@
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from data_modules.errors import InputError
 from data_modules.ingest.labels import read_labels
+from data_modules.simulate.covariates import Covariates
 
 
 @pytest.fixture
@@ -32,6 +34,44 @@ def test_numeric_columns_are_covariates_and_identifiers_are_not(file: Path) -> N
     assert math.isnan(labels.rows[0].covariates["pain"])
     assert labels.ignored == ["name", "mrn", "visit"]
     assert labels.rows[0].personal == ("Roe", "4711123")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("MRN", "birth_date", "dateofbirth", "dob", "Geburtsdatum", "geb.", "Gebdat", "birth", "exam_date", "Datum"),
+        *(
+            "postcode",
+            "Postal code",
+            "zip",
+            "zip_code",
+            "PLZ",
+            "Postleitzahl",
+            "street",
+            "phone_ext",
+            "tel.",
+            "Telefon",
+        ),
+        *("id", "patient id", "PatientID", "study_id", "id_2", "uid", "SSN", "NHS", "accession", "initials", "Akte"),
+        *("fall-number", "Fallnummer", "Fall_Nr", "case_no", "chart no", "Aktenzeichen", "medical_record", "pat_nr"),
+    ],
+)
+def test_a_column_with_an_identifiers_name_is_no_covariate_however_small_its_numbers(file: Path, name: str) -> None:
+    file.write_text(f"patient_id,label,{name},age\na,1,48211,30\nb,0,7,31\n")
+    labels = read_labels(file)
+    assert labels.ignored == [name.lower()]
+    assert list(labels.rows[0].covariates) == ["age"]
+    assert [row.personal for row in labels.rows] == [("48211",), ()]
+
+
+def test_findings_and_counts_are_covariates(file: Path) -> None:
+    recorded = [field.name for field in fields(Covariates)]
+    others = ["version", "anteversion", "births", "number_of_births", "geburten", "birth_control", "fibroid", "steroid"]
+    others += ["postmenopausal", "post_op", "pain_post", "hotel", "bakterien", "intakte_tuben", "falls", "case_control"]
+    others += ["snr", "smoking_no", "hospital_stay", "height", "nodules", "mobile_ovary", "initial_pain", "pat_age"]
+    names = [*recorded, *others]
+    file.write_text(f"patient_id,label,{','.join(names)}\na,1,{','.join('3' * len(names))}\n")
+    assert list(read_labels(file).rows[0].covariates) == names
 
 
 def test_columns_without_a_name_do_not_count_as_the_same(file: Path) -> None:
