@@ -2,13 +2,16 @@
 
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from data_modules.ingest.discovery import patient_of_name
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import LabelRow, describe_row
+from data_modules.ingest.pseudonyms import UID
 
 NAMED = "another series of the study is used, which the labels name"
 
@@ -38,7 +41,8 @@ class Matching:
     A row with a path describes that file, or what lies in that folder; a row without one all other images of its
     patient. Images of no row are unlabelled, and belong to the patient of a row if that row describes another image
     with the same patient id in its header. From a DICOM study, and from a row's folder, one MRI volume is chosen;
-    ultrasound clips are all used.
+    ultrasound clips are all used. A row whose folder holds several patients, or volumes of several studies, is
+    rejected, and so is a folder of pictures of several patients.
 
     Args:
         source: The source folder.
@@ -61,13 +65,25 @@ class Matching:
         self.account: Counter[str] = Counter()
         self._source, self._labels, self._one_a_study = source, labels, one_a_study
         self._described: dict[int, LabelRow] = {}  # by position in images
-        self._images = images
-        by_path = _index(images)
+        self._known = {row.patient for row in rows}
+        self._images = self._without_mixed(images)
+        by_path = _index(self._images)
         located = self._agreeing([(row, self._relative(row.path)) for row in rows if row.path])
         for row, path in sorted(located, key=lambda pair: (-len(PurePosixPath(pair[1]).parts), pair[0].line)):
             self._match_path(row, path, by_path.get(path, []))
         patients = self._agreeing([(row, row.patient) for row in rows if not row.path])
         self._match_patients({patient: row for row, patient in patients})
+
+    def _without_mixed(self, images: Sequence[SourceImage]) -> list[SourceImage]:
+        """The images without folders whose pictures the names give to several patients."""
+        kept = []
+        for image in images:
+            if image.format == "frames" and len(_patients_by_name(map(patient_of_name, image.files), self._known)) > 1:
+                reason = "its pictures start with the names of several patients: give each clip a folder of its own"
+                self.rejections.append(Rejection(image.source, reason))
+            else:
+                kept.append(image)
+        return kept
 
     def _agreeing(self, rows: Sequence[tuple[LabelRow, str]]) -> list[tuple[LabelRow, str]]:
         """One row of those that describe the same; none, where they disagree."""
@@ -95,7 +111,9 @@ class Matching:
 
     def _match_path(self, row: LabelRow, path: str, found: list[int]) -> None:
         free = [position for position in found if position not in self._described]
-        if free:
+        if several := self._several([self._images[position] for position in free]):
+            self._reject_row(row, f"it names a folder of several {several}: name one file or series")
+        elif free:
             self._described |= dict.fromkeys(free, row)
             if not self._use([self._images[position] for position in free], row.patient, row):
                 self._reject_row(row, "it names several images, each with an objection: name one of them")
@@ -108,6 +126,16 @@ class Matching:
             self._reject_row(row, "it names a path that is not there")
         else:
             self._reject_row(row, "it names a path that holds no usable image")
+
+    def _several(self, images: Sequence[SourceImage]) -> str:
+        """What a row's images are of several of: patients, studies, or nothing."""
+        dicom = [image for image in images if image.series]
+        headers = {image.patient for image in dicom if not re.fullmatch(UID, image.patient)}  # a study's without one
+        names = _patients_by_name((image.patient for image in images if not image.series), self._known)
+        if max(len(headers), len(names)) > 1:
+            return "patients"
+        studies = {image.study for image in dicom if not image.objection and image.study != image.series}
+        return "studies" if self._one_a_study and len(studies) > 1 else ""
 
     def _match_patients(self, by_patient: Mapping[str, LabelRow]) -> None:
         owners: dict[str, set[str]] = defaultdict(set)
@@ -173,6 +201,11 @@ class Matching:
 def _agree(one: LabelRow, other: LabelRow) -> bool:
     same_label = one.label == other.label or (math.isnan(one.label) and math.isnan(other.label))
     return one.patient == other.patient and same_label
+
+
+def _patients_by_name(names: Iterable[str], known: set[str]) -> set[str]:
+    """Those of several images' or pictures' names who are known; a number of one alone may be its place in a row."""
+    return {name for name, n in Counter(names).items() if name in known and (n > 1 or not name.isdecimal())}
 
 
 def _index(images: Iterable[SourceImage]) -> dict[str, list[int]]:
