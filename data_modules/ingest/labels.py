@@ -54,8 +54,8 @@ class Labels:
     """A label CSV.
 
     Attributes:
-        rows: Its good rows.
-        rejections: Its bad ones.
+        rows: Its rows that name a patient; where the label or the fold is wrong, the label is unknown.
+        rejections: What is wrong with rows.
         ignored: Names of columns that are left out because they are not numeric, or because their name or their
             numbers are those of identifiers.
     """
@@ -68,7 +68,8 @@ class Labels:
 def read_labels(file: Path) -> Labels:
     """Reads a label CSV in UTF-8 or UTF-16 (with or without BOM) or Latin-1, separated by commas, semicolons or tabs.
 
-    A row with a wrong patient, label or fold is rejected; its images become unlabelled.
+    A row without a patient or with too many cells is left out; one with a wrong label or fold keeps its patient, path
+    and covariates, lest her image pass for somebody else's.
 
     Raises:
         InputError: The file is missing or no CSV, lacks a column, has one twice or one of the manifest's own, or puts a
@@ -79,15 +80,17 @@ def read_labels(file: Path) -> Labels:
     covariates = [name for name in names if name and name not in COLUMNS and _is_covariate(name, records)]
     ignored = [name for name in names if name and name not in (*COLUMNS, *covariates)]
     rows = []
+    folds: dict[str, int | None] = {}
     for line, record in records:
         if reason := _defect(record):
             rejections.append(Rejection(describe_row(file, line), reason))
-        else:
-            rows.append(_row(line, record, covariates, ignored))
-    folds: dict[str, int | None] = {}
-    for row in rows:
-        if folds.setdefault(row.patient, row.fold) != row.fold:
-            raise InputError(f"{file}: patient {row.patient} is in two folds; give all rows of a patient the same fold")
+        if record["patient_id"]:
+            row = _row(line, record, covariates, ignored)
+            rows.append(row)
+            if _fold(record) is not None and folds.setdefault(row.patient, row.fold) != row.fold:
+                raise InputError(
+                    f"{file}: patient {row.patient} is in two folds; give all rows of a patient the same fold"
+                )
     return Labels(rows, rejections, ignored)
 
 
@@ -139,22 +142,33 @@ def _decode(content: bytes) -> str:
 
 def _defect(record: dict[str, str]) -> str:
     """What is wrong with a row; its cells are not quoted, for one in the wrong column may hold a name."""
-    label, fold = _number(record["label"]), _number(record.get("fold", ""))
     if not record["patient_id"]:
         return "it has no patient_id"
-    if label is None or not (math.isnan(label) or label in (0, 1)):
+    if _label(record) is None:
         return "its label is none: use 1 (obliterated), 0 (free) or leave it empty"
-    if fold is None or not (math.isnan(fold) or (fold >= 0 and fold % 1 == 0)):
+    if _fold(record) is None:
         return "its fold is none: use 0, 1, 2, ... or leave it empty"
     return ""
 
 
-def _row(line: int, record: dict[str, str], covariates: list[str], ignored: list[str]) -> LabelRow:
+def _label(record: dict[str, str]) -> float | None:
+    """The row's label, nan where it is missing, None where it is none."""
+    label = _number(record["label"])
+    return label if label is None or math.isnan(label) or label in (0, 1) else None
+
+
+def _fold(record: dict[str, str]) -> float | None:
+    """The row's fold, nan where it is missing, None where it is none."""
     fold = _number(record.get("fold", ""))
+    return fold if fold is None or math.isnan(fold) or (fold >= 0 and fold % 1 == 0) else None
+
+
+def _row(line: int, record: dict[str, str], covariates: list[str], ignored: list[str]) -> LabelRow:
+    label, fold = _label(record), _fold(record)
     return LabelRow(
         line=line,
         patient=record["patient_id"],
-        label=_number(record["label"]) or 0.0,
+        label=math.nan if label is None or fold is None else label,
         path=record.get("path", "").replace("\\", "/").rstrip("/"),
         fold=None if fold is None or math.isnan(fold) else int(fold),
         covariates={name: _number(record[name]) or 0.0 for name in covariates},

@@ -80,22 +80,37 @@ def test_columns_without_a_name_do_not_count_as_the_same(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "reason", "kept"),
     [
-        ("patient_id,label\nok,1\nRoe,yes\n", "its label is none: use 1"),
-        ("patient_id,label\nok,1\nRoe,2\n", "its label is none: use 1"),
-        ("patient_id,label\nok,1\n,1\n", "it has no patient_id"),
-        ("patient_id,label\nok,1\nRoe,1,2\n", "it has 3 cells for 2 columns"),
-        ("patient_id,label,fold\nok,1,0\nRoe,1,x\n", "its fold is none"),
+        ("patient_id,label\nok,1\nRoe,yes\n", "its label is none: use 1", True),
+        ("patient_id,label\nok,1\nRoe,2\n", "its label is none: use 1", True),
+        ("patient_id,label,fold\nok,1,0\nRoe,1,x\n", "its fold is none", True),
+        ("patient_id,label,fold\nok,1,0\nRoe,1,0.5\n", "its fold is none", True),
+        ("patient_id,label\nok,1\n,1\n", "it has no patient_id", False),
+        ("patient_id,label\nok,1\nRoe,1,2\n", "it has 3 cells for 2 columns", False),
     ],
 )
-def test_a_wrong_row_is_rejected_and_the_others_are_kept(file: Path, text: str, reason: str) -> None:
+def test_what_is_wrong_with_a_row_is_listed_and_its_label_is_unknown(
+    file: Path, text: str, reason: str, kept: bool
+) -> None:
     file.write_text(text)
     labels = read_labels(file)
-    assert [row.patient for row in labels.rows] == ["ok"]
+    assert [row.patient for row in labels.rows] == ["ok", "Roe"][: 1 + kept]
+    assert all(math.isnan(row.label) and row.fold is None for row in labels.rows[1:])
     assert [rejection.source for rejection in labels.rejections] == ["labels.csv row 3"]
     assert reason in labels.rejections[0].reason
     assert "Roe" not in labels.rejections[0].reason  # a cell in the wrong column may hold a name
+
+
+def test_a_row_with_a_wrong_label_keeps_the_rest_and_one_with_a_wrong_fold_contradicts_no_other(file: Path) -> None:
+    file.write_text("patient_id,label,fold,path,age\na,o,1,x,30\na,1,1st,y,31\na,1,1,z,32\n")
+    rows = read_labels(file).rows
+    assert [(row.patient, row.path, row.fold, row.covariates["age"]) for row in rows] == [
+        ("a", "x", 1, 30.0),
+        ("a", "y", None, 31.0),
+        ("a", "z", 1, 32.0),
+    ]
+    assert [row.label for row in rows[2:]] == [1.0]
 
 
 @pytest.mark.parametrize(

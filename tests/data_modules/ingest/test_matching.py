@@ -109,12 +109,32 @@ def test_rows_without_images_are_rejected_with_their_reasons(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("path", ["one", ""])
-def test_of_rows_that_disagree_none_is_used(tmp_path: Path, path: str) -> None:
-    rows = [LabelRow(2, "a", 1.0, path), LabelRow(3, "a", 0.0, path)]
-    matched, rejected = match(tmp_path, [image("one/1", "a", "s")], rows)
-    assert math.isnan(matched["one/1"][1])  # unlabelled
-    assert len(rejected) == 2
-    assert set(rejected.values()) == {"rows 2, 3 describe the same images and disagree: none of them is used"}
+def test_rows_that_disagree_about_a_label_keep_the_patient_and_her_covariates(tmp_path: Path, path: str) -> None:
+    rows = [LabelRow(2, "a", 1.0, path, covariates={"age": 30.0}), LabelRow(3, "a", 0.0, path)]
+    images = [image("one/1", "a" if not path else "hospital-7", "s")]
+    matching = Matching(tmp_path, tmp_path / "labels.csv", images, rows, one_a_study=True)
+    (found,) = matching.matched
+    assert (found.patient, found.covariates) == ("a", {"age": 30.0})
+    assert math.isnan(found.label)
+    reasons = [rejection.reason for rejection in matching.rejections]
+    assert reasons == ["rows 2, 3 describe the same images and disagree: their label is unknown"] * 2
+
+
+def test_an_image_that_rows_give_to_two_patients_is_left_out(tmp_path: Path) -> None:
+    """As somebody's of her own it could be trained on while the other image of its patient is tested."""
+    rows = [LabelRow(2, "a", 1.0, "one"), LabelRow(3, "b", 1.0, "one"), LabelRow(4, "c", 1.0)]
+    images = [image("one/1", "h1", "s1"), image("more/1", "h1", "s1"), image("two/1", "h1", "s2")]
+    matched, rejected = match(tmp_path, [*images, image("three/1", "h3", "s3")], rows[:2])
+    assert set(matched) == {"three/1"}
+    assert rejected.pop("more/1") == "another series of the study is given to several patients"
+    assert "several patients of the label CSV" in rejected.pop("two/1")
+    reason = "rows 2, 3 give the same images to several patients: none of them is used"
+    assert rejected == {"one/1": reason, "labels.csv row 2: one": reason, "labels.csv row 3: one": reason}
+    rows[2] = replace(rows[2], path="one/1")  # a closer row settles it
+    assert match(tmp_path, images[:1], rows)[0] == {"one/1": ("c", 1.0)}
+    rows[2] = LabelRow(4, "a", 0.0)  # and so does a header with an id of the CSV, for her other images
+    images = [image("one/1", "a", "s1"), image("two/1", "a", "s2")]
+    assert match(tmp_path, images, rows)[0] == {"two/1": ("a", 0.0)}
 
 
 def test_of_a_named_folder_the_best_series_is_used_and_never_one_with_an_objection(tmp_path: Path) -> None:
