@@ -1,13 +1,68 @@
-"""What an ingest leaves as it is in a cohort that is there already: the numbers of its cases."""
+"""What an ingest leaves as it is in a cohort that is there already: its cases, their numbers and their shape."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from data_modules.cohort import Modality
+from data_modules.errors import InputError
+from data_modules.ingest.manifests import read_rows, set_of
 from data_modules.store import read_record
 
 MARKS = ("fingerprint", "series")  # of a record: by which files and parameters it was made, from which DICOM series
+
+
+def check_stored_shape(out: Path, modality: Modality, public_set: str, parameters: Mapping[str, Any]) -> None:
+    """Checks that other sets' cases have the shape and spacing asked for: training puts all cases into one batch.
+
+    Raises:
+        InputError: They have others.
+    """
+    listed = read_rows(out, modality)
+    for case, path in zip(listed["case_id"], listed["path"], strict=True):
+        if set_of(case) != public_set:
+            stored = (read_record(out / path) or {}).get("stored", {})
+            for option in ("shape", "spacing"):
+                if option in stored and option in parameters and tuple(stored[option]) != tuple(parameters[option]):
+                    used, asked = (" ".join(f"{n:g}" for n in part[option]) for part in (stored, parameters))
+                    raise InputError(f"--{option} {asked}: {out} holds cases of {used}; give the same")
+            return
+
+
+def check_nothing_lacks(
+    source: Path,
+    out: Path,
+    modality: Modality,
+    public_set: str,
+    planned: Iterable[Mapping[str, Any]],
+    series: Iterable[str],
+) -> None:
+    """Checks that the source has all of the set's cases that the cohort lists, which would be removed otherwise.
+
+    Args:
+        source: The source folder, for the message.
+        out: The cohort folder.
+        modality: That of the source.
+        public_set: Name of the set; empty: the hospital's own files.
+        planned: What is known beforehand of the records of the cases to make.
+        series: Marks of all DICOM series that were found, used or not.
+
+    Raises:
+        InputError: It lacks some: they are not to be made, and neither their files nor their series are in the source.
+    """
+    planned = list(planned)
+    cases = {record["case_id"] for record in planned}
+    marks = {record["fingerprint"] for record in planned} | set(series)
+    rows = read_rows(out, modality)
+    listed = [row for row in zip(rows["case_id"], rows["path"], strict=True) if set_of(row[0]) == public_set]
+    unplanned = [read_record(out / path) or {} for case, path in listed if case not in cases]
+    if lacking := [record for record in unplanned if not marks & {record.get(mark) for mark in MARKS}]:
+        raise InputError(
+            f"{source}: lacks {len(lacking)} of the {len(listed)} {modality} cases that {out} lists, or they are "
+            "damaged or left out by the labels; SRC must hold everything of a modality: complete it, choose another "
+            "--out, or give --remove_missing to remove them"
+        )
 
 
 def number_cases(folder: Path, images: Sequence[tuple[str, Mapping[str, Any]]]) -> list[int]:

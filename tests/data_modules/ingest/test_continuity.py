@@ -1,9 +1,13 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pytest
 
+from data_modules.cohort import read_manifest
+from data_modules.errors import InputError
 from data_modules.ingest import ingest_mri
 from data_modules.ingest.continuity import number_cases
 from data_modules.ingest.summary import IngestSummary
@@ -20,10 +24,49 @@ def ingest(source: Path, out: Path, **options: object) -> IngestSummary:
     return ingest_mri(source, out, shape=(8, 16, 16), workers=1, **options)
 
 
+def content(cohort: Path) -> dict[str, bytes]:
+    return {path.relative_to(cohort).as_posix(): path.read_bytes() for path in cohort.rglob("*") if path.is_file()}
+
+
 def sources(file: Path) -> dict[str, str]:
     """Case by file."""
     table = pd.read_csv(file, keep_default_na=False)
     return dict(zip(table["source"], table["case_id"], strict=True))
+
+
+def test_a_source_that_lacks_listed_cases_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:
+    for number in range(4):
+        write_volume(tmp_path / "one" / f"P{number}_t2.nii", number)
+        write_volume(tmp_path / "two" / f"Q{number}_t2.nii", 10 + number)
+    out = tmp_path / "cohort"
+    ingest(tmp_path / "one", out)
+    before = content(out)
+    with pytest.raises(InputError, match=r"two: lacks 4 of the 4 mri cases .*--remove_missing") as caught:
+        ingest(tmp_path / "two", out)
+    assert "\n" not in str(caught.value)
+    assert content(out) == before
+    (tmp_path / "one" / "P0_t2.nii").rename(tmp_path / "two" / "P0_t2.nii")
+    with pytest.raises(InputError, match="one: lacks 1 of the 4 mri cases"):
+        ingest(tmp_path / "one", out)
+    summary = ingest(tmp_path / "two", out, remove_missing=True)
+    assert (summary.cases, summary.kept) == (5, 1)
+    assert len(list((out / "mri").glob("*.npy"))) == 5
+
+
+def test_what_is_remade_of_the_same_patient_or_file_is_not_lacking(
+    tmp_path: Path, write_series: Callable[..., list[Path]], noise_volume: np.ndarray
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "cohort"
+    for name, description in (("t1", "T1 sag"), ("t2", "T2 sag")):
+        write_series(source / "a" / name, noise_volume, SeriesDescription=description, StudyInstanceUID="1.2.3.4.5.6.7")
+    write_volume(source / "b" / "scan.nii", 1)
+    ingest(source, out)
+    before = read_manifest(out, "mri")
+    (source / "labels.csv").write_text("patient_id,label,path\nP1,1,a/t1\nP2,0,b/scan.nii\n")
+    assert ingest(source, out).labelled == 2  # of another series, and under another patient
+    after = read_manifest(out, "mri")
+    assert len(after) == len(before) == 2
+    assert len(set(after["case_id"]) & set(before["case_id"])) == 1
 
 
 def test_a_patients_cases_keep_their_numbers_when_files_are_added(tmp_path: Path) -> None:

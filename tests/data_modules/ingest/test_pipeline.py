@@ -38,11 +38,12 @@ def hospital(
     rows = ["patient_id,label,path,age,mrn"]
     for number in range(6):
         patient = f"HOSP{number:04d}"
-        folder = source / "mri" / f"{patient}_Roe" / "20210704"
+        folder, study = source / "mri" / f"{patient}_Roe" / "20210704", {"StudyInstanceUID": f"1.2.826.0.1.{number}"}
         volume = noise_volume + rng.integers(0, 2000, noise_volume.shape).astype(np.uint16)  # no two are alike
-        write_series(folder / "t2", volume, patient=patient, SeriesDescription="T2 sag")
+        write_series(folder / "t2", volume, patient=patient, SeriesDescription="T2 sag", **study)
         rows.append(f"{patient},{number % 2},{folder.relative_to(source / 'mri')},{30 + number},{4711000 + number}")
-    write_series(folder / "t1", noise_volume[:, ::-1].copy(), patient=patient, SeriesDescription="T1 sag", EchoTime=9.0)
+    second = {"SeriesDescription": "T1 sag", "EchoTime": 9.0, **study}
+    write_series(folder / "t1", noise_volume[:, ::-1].copy(), patient=patient, **second)
     for number in range(6, 12):
         volume = rng.integers(0, 999, (8, 16, 16)).astype(np.int16)
         nib.save(nib.Nifti1Image(volume, GRID), source / "mri" / f"HOSP{number:04d}_t2.nii.gz")
@@ -162,7 +163,9 @@ def test_other_parameters_and_changed_files_are_made_anew(hospital: Path, tmp_pa
     assert run((8, 12, 12)).kept == 0
     assert np.load(out / read_manifest(out, "mri")["path"][0]).shape == (8, 12, 12)
     file.unlink()
-    summary = run((8, 12, 12))
+    summary = ingest_mri(
+        hospital / "mri", out, shape=(8, 12, 12), spacing=SPACING, folds=3, workers=1, remove_missing=True
+    )
     assert (summary.cases, summary.kept) == (11, 11)
     assert len(list((out / "mri").glob("*.npy"))) == 11  # the case that is gone is gone from the store as well
 
