@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +93,19 @@ def read_labels(file: Path) -> Labels:
                     f"{file}: patient {row.patient} is in two folds; give all rows of a patient the same fold"
                 )
     return Labels(rows, rejections, ignored)
+
+
+def check_given_folds(rows: Iterable[LabelRow], file: Path, n_folds: int) -> None:
+    """Checks that the cohort will have the folds that rows give.
+
+    Raises:
+        InputError: A row gives another than 0 to K - 1.
+    """
+    for row in rows:
+        if row.fold is not None and row.fold >= n_folds:
+            raise InputError(
+                f"{file}: row {row.line} has fold {row.fold}; with --folds {n_folds} give 0 to {n_folds - 1}"
+            )
 
 
 def describe_row(file: Path, line: int) -> str:

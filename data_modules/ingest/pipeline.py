@@ -18,7 +18,7 @@ from data_modules.ingest.confidentiality import name_parts
 from data_modules.ingest.continuity import check_nothing_lacks, check_stored_shape
 from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, list_files
 from data_modules.ingest.images import Rejection, SourceImage
-from data_modules.ingest.labels import LabelRow, Labels, read_labels
+from data_modules.ingest.labels import LabelRow, Labels, check_given_folds, read_labels
 from data_modules.ingest.layouts import open_layout
 from data_modules.ingest.manifests import write_manifests, write_rejected
 from data_modules.ingest.matching import Matching
@@ -162,6 +162,7 @@ def _ingest(
     source = _source_folder(source, out, modality)
     label_file = Path(labels) if labels else source / "labels.csv"
     table = read_labels(label_file) if labels or label_file.is_file() else Labels()
+    check_given_folds(table.rows, label_file, folds)
     check_dealing(out, folds, seed)
     check_stored_shape(out, modality, public_set, parameters)
     files, rejections = list_files(source, without=label_file)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_modules.errors import InputError
-from data_modules.ingest.labels import read_labels
+from data_modules.ingest.labels import LabelRow, check_given_folds, read_labels
 from data_modules.simulate.covariates import Covariates
 
 
@@ -132,3 +132,10 @@ def test_a_wrong_file_is_told_in_one_line(file: Path, content: bytes, message: s
         read_labels(file)
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_a_fold_that_the_cohort_will_not_have_is_told_with_its_row(file: Path) -> None:
+    rows = [LabelRow(2, "a", 1.0), LabelRow(3, "b", 1.0, fold=4), LabelRow(4, "c", 1.0, fold=0)]
+    check_given_folds(rows, file, 5)
+    with pytest.raises(InputError, match=r"labels\.csv: row 3 has fold 4; with --folds 4 give 0 to 3"):
+        check_given_folds(rows, file, 4)
