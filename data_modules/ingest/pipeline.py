@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
-from data_modules.cohort import Modality, check_fold_count
+from data_modules.cohort import MODALITIES, Modality, check_fold_count
 from data_modules.dealing import check_dealing
 from data_modules.errors import InputError
 from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases, series_mark
@@ -156,6 +156,7 @@ def _ingest(
     progress: Progress | None = None,
 ) -> IngestSummary:
     check_fold_count(folds)
+    out = _named(out)
     if sources:
         check_sources_file(Path(sources), out)
     limits = _limits(time_limit, memory_limit)
@@ -232,6 +233,14 @@ def _open_map(
     return open_cluster(scheduler, (source, out), limits)
 
 
+def _named(out: Path) -> Path:
+    """The cohort folder by its name, after which the key is named, where it is given as ``.`` or ``..``."""
+    out = out.resolve() if out.name in ("", "..") else out
+    if not out.name:
+        raise InputError(f"--out {out}: is no folder for a cohort; choose another")
+    return out
+
+
 def _source_folder(source: Path, out: Path, modality: Modality) -> Path:
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder with the {modality} files")
@@ -239,6 +248,8 @@ def _source_folder(source: Path, out: Path, modality: Modality) -> Path:
         source = source / modality
     if out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{out}: lies in the source folder {source}; choose an --out elsewhere")
+    if any(source.resolve().is_relative_to(out.resolve() / name) for name in MODALITIES):
+        raise InputError(f"{source}: lies where the cohort {out} keeps its arrays; choose another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; choose another --out")
     return source

@@ -265,6 +265,8 @@ def test_without_labels_all_cases_are_unlabelled(hospital: Path, tmp_path: Path)
     [
         ({"src": "nowhere"}, "no such folder"),
         ({"out": "hospital/mri/cohort"}, "lies in the source folder"),
+        ({"out": "hospital"}, "lies where the cohort .*hospital keeps its arrays; choose another --out"),
+        ({"out": "/"}, "--out /: is no folder for a cohort"),
         ({"labels": "none.csv"}, r"none\.csv: no such label file; correct --labels"),
         ({"shape": (8, 0, 8)}, "--shape 8 0 8: give three numbers above 0"),
         ({"folds": 2}, "need at least 3"),
@@ -299,6 +301,22 @@ def test_what_a_header_says_of_burnt_in_text_is_a_warning_of_the_case(
     records = [json.loads(file.read_text()) for file in (tmp_path / "cohort" / "mri").glob("*.json")]
     assert sorted(len(record.get("warnings", [])) for record in records) == [0, 1]
     assert "text is burned into the picture" in (tmp_path / "cohort" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("given", [".", "..", "inside/.."])
+def test_the_key_lies_beside_the_cohort_however_its_folder_is_given(
+    tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = tmp_path / "cohorts" / "cohort"
+    (cohort / "inside").mkdir(parents=True)
+    (tmp_path / "source").mkdir()
+    volume = np.random.default_rng(0).integers(0, 999, (8, 16, 16)).astype(np.int16)
+    nib.save(nib.Nifti1Image(volume, GRID), tmp_path / "source" / "a.nii")
+    monkeypatch.chdir(cohort / "inside" if given == ".." else cohort)
+    ingest_mri(tmp_path / "source", given, shape=SHAPE, spacing=SPACING, workers=1)
+    assert [file.name for file in tmp_path.rglob("*.key")] == ["cohort.key"]
+    assert (cohort.parent / "cohort.key").is_file()
+    assert len(read_manifest(cohort, "mri")) == 1
 
 
 def test_two_ingests_into_one_cohort_do_not_meet(hospital: Path, tmp_path: Path) -> None:
