@@ -105,11 +105,11 @@ $(SIMULATED)-hospital/mri/labels.csv: | $(SETUP)
 
 $(SIMULATED)/mri.csv: $(SIMULATED)-hospital/mri/labels.csv
 	@echo "simulated patients need no secret" > $(SIMULATED).key  # a fixed key: the same folds on every machine
-	$(POD) ingest mri $(SIMULATED)-hospital/mri --out $(SIMULATED) --shape 16 48 48 --spacing 4 2 2
+	$(POD) ingest mri $(SIMULATED)-hospital/mri --out $(SIMULATED) --shape 16 48 48 --spacing 4 2 2 --remove_missing
 
 # after the MRI: the folds span both modalities, so the manifests are written one after the other
 $(SIMULATED)/tvus.csv: $(SIMULATED)/mri.csv
-	$(POD) ingest tvus $(SIMULATED)-hospital/tvus --out $(SIMULATED) --shape 16 64 64
+	$(POD) ingest tvus $(SIMULATED)-hospital/tvus --out $(SIMULATED) --shape 16 64 64 --remove_missing
 	@touch $@  # the ingest also rewrote mri.csv, with the folds of both
 
 ifneq ($(COHORT),$(SIMULATED))

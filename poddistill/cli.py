@@ -169,6 +169,7 @@ def _add_ingest(verbs: Any) -> None:
     add("--memory_limit", type=float, default=8, metavar="GIB", help="memory that a process may take (default: 8)")
     add("--sources", type=Path, metavar="CSV", help="private list of which file became which case, by its own name")
     add("--strict", action="store_true", help="stop at the first bad file instead of listing it in rejected.csv")
+    add("--remove_missing", action="store_true", help="remove the cohort's cases that SRC no longer holds")
 
 
 OF_MRI, OF_TVUS = ("spacing", "n4", "series_rules", "layout"), ("frame_rate",)
@@ -199,6 +200,7 @@ def _ingest(arguments: argparse.Namespace) -> None:
             memory_limit=arguments.memory_limit,
             sources=arguments.sources,
             strict=arguments.strict,
+            remove_missing=arguments.remove_missing,
             progress=progress,
             **options,
         )

@@ -2,7 +2,6 @@
 
 import hashlib
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from data_modules.cohort import Modality
 from data_modules.duplicates import describe_content
 from data_modules.ingest.confidentiality import Concealment, describe_header
+from data_modules.ingest.continuity import number_cases
 from data_modules.ingest.dicom import read_series
 from data_modules.ingest.geometry import check_geometry
 from data_modules.ingest.images import Rejection, UnusableError
@@ -61,26 +61,37 @@ def plan_cases(
     pseudonyms: Pseudonyms,
     public_set: str = "",
 ) -> list[Case]:
-    """Returns the cases to make, in the order of the source, in which each patient's are numbered."""
-    cases, numbers = [], Counter[str]()
+    """Returns the cases to make, in the order of the source, in which each patient's are numbered.
+
+    An image that is stored already keeps its number, so that what was predicted for a case goes on to be of that image.
+    """
+    images = []
     for match in sorted(matches, key=lambda match: (match.image.files, match.image.frames)):
         image = match.image
-        patient_id = pseudonyms.patient(match.patient)
-        numbers[patient_id] += 1
-        case_id = "-".join([modality, *filter(None, [public_set]), patient_id, str(numbers[patient_id])])
+        stem = "-".join([modality, *filter(None, [public_set]), pseudonyms.patient(match.patient)])
         states = [(file, *_state(source / file)) for file in dict.fromkeys((*image.files, *image.masks))]
         how = (image.frames, image.zooms, match.alternatives, sorted(parameters.items()))
         inverted = ["inverted"] if image.inverted else []
-        fingerprint = pseudonyms.digest(FORMAT, states, how, *inverted)
-        record: dict[str, Any] = {"case_id": case_id, "fingerprint": fingerprint}
+        record: dict[str, Any] = {"fingerprint": pseudonyms.digest(FORMAT, states, how, *inverted)}
         if image.series:
-            record["series"] = pseudonyms.digest("series", image.series)[:16]
+            record["series"] = series_mark(pseudonyms, image.series)
         if image.choice:
             record["choice"] = {"series_in_study": match.alternatives, **image.choice}
+        images.append((stem, match, record))
+    cases = []
+    numbers = number_cases(out / modality, [(stem, record) for stem, _, record in images])
+    for (stem, match, record), number in zip(images, numbers, strict=True):
+        case_id = f"{stem}-{number}"
         target = out / modality / f"{case_id}.npy"
-        concealment = pseudonyms.concealment(match.patient)
+        patient_id, concealment = pseudonyms.patient(match.patient), pseudonyms.concealment(match.patient)
+        record = {"case_id": case_id, **record}
         cases.append(Case(match, case_id, patient_id, source, target, parameters, concealment, record))
     return cases
+
+
+def series_mark(pseudonyms: Pseudonyms, series: str) -> str:
+    """Returns what stands for a DICOM series in records."""
+    return pseudonyms.digest("series", series)[:16]
 
 
 def is_stored(case: Case) -> bool:

@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +13,18 @@ from data_modules.errors import InputError
 from data_modules.ingest.images import Rejection
 
 COLUMNS = ("patient_id", "label", "path", "fold")
+RESERVED = ("case_id", "split")  # a manifest's own
 MISSING = {"", "na", "n/a", "nan", "none", "null"}
 IDENTIFIER_FROM = 100_000  # a whole number this large is rather a record number or a date than a covariate
-PERSONAL = re.compile(r"name|birth|dob|accession|mrn|\bid\b|_id$|number|phone|mail|address|date", re.IGNORECASE)
+PERSONAL = re.compile(  # English and German names of columns; no count or finding, such as births or fibroid
+    r"name|accession|mrn|phone|telefon|mail|adress|address|street|stra(?:ss|ß)e|initials|medical[\W_]*record"
+    r"|birth(?!s|[\W_]*(?:control|weight))|geburts?[\W_]*[djnot]|gebdat|dat(?:e|um)(?![a-z])"
+    r"|number(?![\W_]*of)|nummer"
+    r"|(?:case|chart|fall|file|hosp|hospital|pat|patient|record|study)[\W_]*(?:id|no|nr|num)(?![a-z])"
+    r"|post[\W_]*(?:al|code)|postleit|zip[\W_]*code|social[\W_]*sec|(?<![a-z])(?:patienten|kranken)?akte(?!r)"
+    r"|(?<![a-z])(?:id|u?uid|pid|dob|fax|geb|nhs|nr|plz|ssn|svnr|tel|zip)(?![a-z])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,10 @@ class Labels:
     """A label CSV.
 
     Attributes:
-        rows: Its good rows.
-        rejections: Its bad ones.
-        ignored: Names of columns that are left out because they are not numeric or look like identifiers.
+        rows: Its rows that name a patient; where the label or the fold is wrong, the label is unknown.
+        rejections: What is wrong with rows.
+        ignored: Names of columns that are left out because they are not numeric, or because their name or their
+            numbers are those of identifiers.
     """
 
     rows: list[LabelRow] = field(default_factory=list)
@@ -58,26 +69,43 @@ class Labels:
 def read_labels(file: Path) -> Labels:
     """Reads a label CSV in UTF-8 or UTF-16 (with or without BOM) or Latin-1, separated by commas, semicolons or tabs.
 
-    A row with a wrong patient, label or fold is rejected; its images become unlabelled.
+    A row without a patient or with too many cells is left out; one with a wrong label or fold keeps its patient, path
+    and covariates, lest her image pass for somebody else's.
 
     Raises:
-        InputError: The file is missing or no CSV, lacks a column, or puts a patient into two folds.
+        InputError: The file is missing or no CSV, lacks a column, has one twice or one of the manifest's own, or puts a
+            patient into two folds.
     """
     records, rejections = _read_records(file)
     names = list(records[0][1]) if records else []
     covariates = [name for name in names if name and name not in COLUMNS and _is_covariate(name, records)]
     ignored = [name for name in names if name and name not in (*COLUMNS, *covariates)]
     rows = []
+    folds: dict[str, int | None] = {}
     for line, record in records:
         if reason := _defect(record):
             rejections.append(Rejection(describe_row(file, line), reason))
-        else:
-            rows.append(_row(line, record, covariates, ignored))
-    folds: dict[str, int | None] = {}
-    for row in rows:
-        if folds.setdefault(row.patient, row.fold) != row.fold:
-            raise InputError(f"{file}: patient {row.patient} is in two folds; give all rows of a patient the same fold")
+        if record["patient_id"]:
+            row = _row(line, record, covariates, ignored)
+            rows.append(row)
+            if _fold(record) is not None and folds.setdefault(row.patient, row.fold) != row.fold:
+                raise InputError(
+                    f"{file}: patient {row.patient} is in two folds; give all rows of a patient the same fold"
+                )
     return Labels(rows, rejections, ignored)
+
+
+def check_given_folds(rows: Iterable[LabelRow], file: Path, n_folds: int) -> None:
+    """Checks that the cohort will have the folds that rows give.
+
+    Raises:
+        InputError: A row gives another than 0 to K - 1.
+    """
+    for row in rows:
+        if row.fold is not None and row.fold >= n_folds:
+            raise InputError(
+                f"{file}: row {row.line} has fold {row.fold}; with --folds {n_folds} give 0 to {n_folds - 1}"
+            )
 
 
 def describe_row(file: Path, line: int) -> str:
@@ -99,6 +127,11 @@ def _read_records(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[Re
                 raise InputError(
                     f"{file}: has no column {column}; it needs patient_id and label, and may have path and fold"
                 )
+        for column in filter(None, names):
+            if names.count(column) > 1:
+                raise InputError(f"{file}: has more than one column {column}, in capitals or not; rename or remove one")
+            if column in RESERVED:
+                raise InputError(f"{file}: has a column {column}, which the manifest has itself; rename or remove it")
         for cells in reader:
             if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
                 reason = f"it has {len(cells)} cells for {len(names)} columns"
@@ -123,34 +156,52 @@ def _decode(content: bytes) -> str:
 
 def _defect(record: dict[str, str]) -> str:
     """What is wrong with a row; its cells are not quoted, for one in the wrong column may hold a name."""
-    label, fold = _number(record["label"]), _number(record.get("fold", ""))
     if not record["patient_id"]:
         return "it has no patient_id"
-    if label is None or not (math.isnan(label) or label in (0, 1)):
+    if _label(record) is None:
         return "its label is none: use 1 (obliterated), 0 (free) or leave it empty"
-    if fold is None or not (math.isnan(fold) or (fold >= 0 and fold % 1 == 0)):
+    if _fold(record) is None:
         return "its fold is none: use 0, 1, 2, ... or leave it empty"
     return ""
 
 
-def _row(line: int, record: dict[str, str], covariates: list[str], ignored: list[str]) -> LabelRow:
+def _label(record: dict[str, str]) -> float | None:
+    """The row's label, nan where it is missing, None where it is none."""
+    label = _number(record["label"])
+    return label if label is None or math.isnan(label) or label in (0, 1) else None
+
+
+def _fold(record: dict[str, str]) -> float | None:
+    """The row's fold, nan where it is missing, None where it is none."""
     fold = _number(record.get("fold", ""))
+    return fold if fold is None or math.isnan(fold) or (fold >= 0 and fold % 1 == 0) else None
+
+
+def _row(line: int, record: dict[str, str], covariates: list[str], ignored: list[str]) -> LabelRow:
+    label, fold = _label(record), _fold(record)
     return LabelRow(
         line=line,
         patient=record["patient_id"],
-        label=_number(record["label"]) or 0.0,
+        label=math.nan if label is None or fold is None else label,
         path=record.get("path", "").replace("\\", "/").rstrip("/"),
         fold=None if fold is None or math.isnan(fold) else int(fold),
         covariates={name: _number(record[name]) or 0.0 for name in covariates},
-        personal=tuple(record[name] for name in ignored if PERSONAL.search(name) and record[name]),
+        personal=tuple(record[name] for name in ignored if PERSONAL.search(name) and _can_identify(record[name])),
     )
 
 
 def _is_covariate(name: str, records: list[tuple[int, dict[str, str]]]) -> bool:
+    if PERSONAL.search(name):
+        return False
     numbers = [_number(record[name]) for _, record in records]
     known = [number for number in numbers if number is not None and not math.isnan(number)]
     whole = all(number % 1 == 0 for number in known)
     return None not in numbers and bool(known) and not (whole and max(map(abs, known)) >= IDENTIFIER_FROM)
+
+
+def _can_identify(cell: str) -> bool:
+    """Whether a cell is to be concealed; a number of few digits is not, for it stands in texts of other meaning."""
+    return bool(cell) and not (cell.isdecimal() and len(cell) < 4)
 
 
 def _number(cell: str) -> float | None:

@@ -2,15 +2,19 @@
 
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from data_modules.ingest.concealing import UID
+from data_modules.ingest.discovery import patient_of_name
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import LabelRow, describe_row
 
 NAMED = "another series of the study is used, which the labels name"
+DISPUTED = "another series of the study is given to several patients"
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,10 @@ class Matching:
 
     A row with a path describes that file, or what lies in that folder; a row without one all other images of its
     patient. Images of no row are unlabelled, and belong to the patient of a row if that row describes another image
-    with the same patient id in its header. From a DICOM study, and from a row's folder, one MRI volume is chosen;
-    ultrasound clips are all used.
+    with the same patient id in its header. Where rows give the same images to one patient and disagree about the label,
+    it is unknown; what they give to several patients is left out. From a DICOM study, and from a row's folder, one MRI
+    volume is chosen; ultrasound clips are all used. A row whose folder holds several patients, or volumes of several
+    studies, is rejected, and so is a folder of pictures of several patients.
 
     Args:
         source: The source folder.
@@ -61,31 +67,52 @@ class Matching:
         self.account: Counter[str] = Counter()
         self._source, self._labels, self._one_a_study = source, labels, one_a_study
         self._described: dict[int, LabelRow] = {}  # by position in images
-        self._images = images
-        by_path = _index(images)
-        located = self._agreeing([(row, self._relative(row.path)) for row in rows if row.path])
-        for row, path in sorted(located, key=lambda pair: (-len(PurePosixPath(pair[1]).parts), pair[0].line)):
-            self._match_path(row, path, by_path.get(path, []))
-        patients = self._agreeing([(row, row.patient) for row in rows if not row.path])
-        self._match_patients({patient: row for row, patient in patients})
-
-    def _agreeing(self, rows: Sequence[tuple[LabelRow, str]]) -> list[tuple[LabelRow, str]]:
-        """One row of those that describe the same; none, where they disagree."""
-        same: dict[str, list[LabelRow]] = defaultdict(list)
-        for row, key in rows:
-            same[key].append(row)
-        kept = []
-        for key, group in same.items():
-            first, *others = group
-            if all(_agree(first, other) for other in others):
-                kept.append((first, key))
-                for other in others:
-                    self._reject_row(other, f"it repeats row {first.line}")
+        self._disputed: dict[int, set[str]] = {}  # by position, the patients to whom rows give it
+        self._known = {row.patient for row in rows}
+        self._images = self._without_mixed(images)
+        by_path = _index(self._images)
+        located = _grouped((self._relative(row.path), row) for row in rows if row.path)
+        for path in sorted(located, key=lambda path: (-len(PurePosixPath(path).parts), located[path][0].line)):
+            group = located[path]
+            patients = {row.patient for row in group}
+            if len(patients) > 1:
+                self._leave_out(group, patients, by_path.get(path, []))
             else:
-                lines = ", ".join(str(row.line) for row in group)
-                for row in group:
-                    self._reject_row(row, f"rows {lines} describe the same images and disagree: none of them is used")
+                self._match_path(self._united(group), path, by_path.get(path, []))
+        by_patient = _grouped((row.patient, row) for row in rows if not row.path)
+        self._match_patients({patient: self._united(group) for patient, group in by_patient.items()})
+
+    def _without_mixed(self, images: Sequence[SourceImage]) -> list[SourceImage]:
+        """The images without folders whose pictures the names give to several patients."""
+        kept = []
+        for image in images:
+            if image.format == "frames" and len(_patients_by_name(map(patient_of_name, image.files), self._known)) > 1:
+                reason = "its pictures start with the names of several patients: give each clip a folder of its own"
+                self.rejections.append(Rejection(image.source, reason))
+            else:
+                kept.append(image)
         return kept
+
+    def _united(self, group: Sequence[LabelRow]) -> LabelRow:
+        """One row for those that describe the same images of a patient, whose label is unknown where they disagree."""
+        first, *others = group
+        if all(_same_label(first, other) for other in others):
+            for other in others:
+                self._reject_row(other, f"it repeats row {first.line}")
+            return first
+        for row in group:
+            self._reject_row(row, f"rows {_lines(group)} describe the same images and disagree: their label is unknown")
+        return replace(first, label=math.nan)
+
+    def _leave_out(self, group: Sequence[LabelRow], patients: set[str], found: Iterable[int]) -> None:
+        """Leaves out what rows give to several patients, for its patient's other images may be tested on."""
+        reason = f"rows {_lines(group)} give the same images to several patients: none of them is used"
+        for row in group:
+            self._reject_row(row, reason)
+        for position in found:
+            if not self._is_settled(position):
+                self._disputed[position] = patients
+                self.rejections.append(Rejection(self._images[position].source, reason))
 
     def _relative(self, path: str) -> str:
         """The row's path relative to the source folder, ``..`` in front where it leads out of it."""
@@ -93,15 +120,21 @@ class Matching:
         relative = os.path.relpath(self._labels.parent.resolve() / path, self._source.resolve())
         return PurePosixPath(relative).as_posix()
 
+    def _is_settled(self, position: int) -> bool:
+        return position in self._described or position in self._disputed
+
     def _match_path(self, row: LabelRow, path: str, found: list[int]) -> None:
-        free = [position for position in found if position not in self._described]
-        if free:
+        free = [position for position in found if not self._is_settled(position)]
+        if several := self._several([self._images[position] for position in free]):
+            self._reject_row(row, f"it names a folder of several {several}: name one file or series")
+        elif free:
             self._described |= dict.fromkeys(free, row)
             if not self._use([self._images[position] for position in free], row.patient, row):
                 self._reject_row(row, "it names several images, each with an objection: name one of them")
         elif found:
-            others = sorted({self._described[position].line for position in found})
-            self._reject_row(row, f"row {', '.join(map(str, others))} describes all images there more closely")
+            others = sorted({self._described[position].line for position in found if position in self._described})
+            closer = f"row {', '.join(map(str, others))} describes" if others else "disputed rows describe"
+            self._reject_row(row, f"{closer} all images there more closely")
         elif path.startswith("../"):
             self._reject_row(row, "it names a path outside the source folder")
         elif not (self._source / path).exists():
@@ -109,17 +142,34 @@ class Matching:
         else:
             self._reject_row(row, "it names a path that holds no usable image")
 
+    def _several(self, images: Sequence[SourceImage]) -> str:
+        """What a row's images are of several of: patients, studies, or nothing."""
+        dicom = [image for image in images if image.series]
+        headers = {image.patient for image in dicom if not re.fullmatch(UID, image.patient)}  # a study's without one
+        names = _patients_by_name((image.patient for image in images if not image.series), self._known)
+        if max(len(headers), len(names)) > 1:
+            return "patients"
+        studies = {image.study for image in dicom if not image.objection and image.study != image.series}
+        return "studies" if self._one_a_study and len(studies) > 1 else ""
+
     def _match_patients(self, by_patient: Mapping[str, LabelRow]) -> None:
         owners: dict[str, set[str]] = defaultdict(set)
         for position, row in self._described.items():
             owners[self._images[position].patient].add(row.patient)
+        for position, patients in self._disputed.items():
+            if self._images[position].patient not in self._known:
+                owners[self._images[position].patient] |= patients
+        disputed_studies = {self._images[position].study for position in self._disputed}
         described_studies = {self._images[position].study for position in self._described}
         studies: dict[tuple[str, str], list[SourceImage]] = defaultdict(list)
         for position, image in enumerate(self._images):
-            if position in self._described:
+            if self._is_settled(position):
                 continue
             if self._one_a_study and image.study in described_studies:
                 self._pass_over(image, NAMED)
+                continue
+            if self._one_a_study and image.study in disputed_studies:
+                self._pass_over(image, DISPUTED)
                 continue
             of_image = owners.get(image.patient, {image.patient})
             if len(of_image) == 1:
@@ -170,9 +220,24 @@ class Matching:
         self.rejections.append(Rejection(f"{at}: {row.path}" if row.path else at, reason))
 
 
-def _agree(one: LabelRow, other: LabelRow) -> bool:
-    same_label = one.label == other.label or (math.isnan(one.label) and math.isnan(other.label))
-    return one.patient == other.patient and same_label
+def _grouped(rows: Iterable[tuple[str, LabelRow]]) -> dict[str, list[LabelRow]]:
+    groups: dict[str, list[LabelRow]] = defaultdict(list)
+    for key, row in rows:
+        groups[key].append(row)
+    return groups
+
+
+def _lines(group: Sequence[LabelRow]) -> str:
+    return ", ".join(str(row.line) for row in group)
+
+
+def _same_label(one: LabelRow, other: LabelRow) -> bool:
+    return one.label == other.label or (math.isnan(one.label) and math.isnan(other.label))
+
+
+def _patients_by_name(names: Iterable[str], known: set[str]) -> set[str]:
+    """Those of several images' or pictures' names who are known; a number of one alone may be its place in a row."""
+    return {name for name, n in Counter(names).items() if name in known and (n > 1 or not name.isdecimal())}
 
 
 def _index(images: Iterable[SourceImage]) -> dict[str, list[int]]:

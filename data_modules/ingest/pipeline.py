@@ -9,17 +9,18 @@ from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
-from data_modules.cohort import Modality, check_fold_count
+from data_modules.cohort import MODALITIES, Modality, check_fold_count
 from data_modules.dealing import check_dealing
 from data_modules.errors import InputError
-from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases
+from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases, series_mark
 from data_modules.ingest.cluster import open_cluster
 from data_modules.ingest.concealing import identities_of_rows
+from data_modules.ingest.continuity import check_nothing_lacks, check_stored_shape
 from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, list_files
 from data_modules.ingest.images import Rejection, SourceImage
-from data_modules.ingest.labels import Labels, read_labels
+from data_modules.ingest.labels import Labels, check_given_folds, read_labels
 from data_modules.ingest.layouts import open_layout
-from data_modules.ingest.manifests import read_rows, set_of, write_manifests, write_rejected
+from data_modules.ingest.manifests import write_manifests, write_rejected
 from data_modules.ingest.matching import Matching
 from data_modules.ingest.pseudonyms import open_key
 from data_modules.ingest.rules import read_rules
@@ -28,7 +29,6 @@ from data_modules.ingest.spellings import check_spellings
 from data_modules.ingest.summary import IngestSummary
 from data_modules.ingest.workers import Limits, Lost, Map, count_workers, open_workers
 from data_modules.inspection import write_report
-from data_modules.store import read_record
 
 FILES_A_WORKER = 16  # fewer are not worth starting a process
 Progress = Callable[[int, int], None]
@@ -48,6 +48,7 @@ class IngestOptions(TypedDict, total=False):
         memory_limit: GiB that a process may take (8).
         sources: A private file that lists which file became which case, under the hospital's own names (None).
         strict: Stop at the first defect instead of listing it in rejected.csv (False).
+        remove_missing: Remove cases of the cohort that the source does not hold any more, instead of refusing (False).
         progress: Told how many cases of how many are done.
     """
 
@@ -60,6 +61,7 @@ class IngestOptions(TypedDict, total=False):
     memory_limit: float
     sources: str | Path | None
     strict: bool
+    remove_missing: bool
     progress: Progress | None
 
 
@@ -90,8 +92,8 @@ def ingest_mri(
         options: See `IngestOptions`.
 
     Raises:
-        InputError: A folder, the label CSV or an option is wrong, no case is left, or, if ``strict``, a file is
-            defective.
+        InputError: A folder, the label CSV or an option is wrong, no case is left, the source lacks cases that the
+            cohort lists, or, if ``strict``, a file is defective.
     """
     _check_sizes(shape=shape, spacing=spacing)
     if layout and series_rules:
@@ -151,17 +153,20 @@ def _ingest(
     memory_limit: float = Limits.gib,
     sources: str | Path | None = None,
     strict: bool = False,
+    remove_missing: bool = False,
     progress: Progress | None = None,
 ) -> IngestSummary:
     check_fold_count(folds)
+    out = _named(out)
     if sources:
         check_sources_file(Path(sources), out)
     limits = _limits(time_limit, memory_limit)
     source = _source_folder(source, out, modality)
     label_file = Path(labels) if labels else source / "labels.csv"
     table = read_labels(label_file) if labels or label_file.is_file() else Labels()
+    check_given_folds(table.rows, label_file, folds)
     check_dealing(out, folds, seed)
-    _check_stored_shape(out, modality, public_set, parameters)
+    check_stored_shape(out, modality, public_set, parameters)
     files, rejections = list_files(source, without=label_file)
     root, target = source.resolve(), out.resolve()
     with (
@@ -175,6 +180,9 @@ def _ingest(
         rejections += [*table.rejections, *unfit, *matching.rejections]
         _stop_if_strict(rejections, strict)
         cases = plan_cases(modality, root, target, matching.matched, parameters, pseudonyms, public_set)
+        if not remove_missing:
+            series = [series_mark(pseudonyms, image.series) for image in images if image.series]
+            check_nothing_lacks(source, out, modality, public_set, [case.record for case in cases], series)
         stored = [is_stored(case) for case in cases]
         outcomes = _make(cases, stored, over, strict, progress)
         rejections += [outcome for outcome in outcomes if outcome is not None]
@@ -228,6 +236,14 @@ def _open_map(
     return open_cluster(scheduler, (source, out), limits)
 
 
+def _named(out: Path) -> Path:
+    """The cohort folder by its name, after which the key is named, where it is given as ``.`` or ``..``."""
+    out = out.resolve() if out.name in ("", "..") else out
+    if not out.name:
+        raise InputError(f"--out {out}: is no folder for a cohort; choose another")
+    return out
+
+
 def _source_folder(source: Path, out: Path, modality: Modality) -> Path:
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder with the {modality} files")
@@ -235,22 +251,11 @@ def _source_folder(source: Path, out: Path, modality: Modality) -> Path:
         source = source / modality
     if out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{out}: lies in the source folder {source}; choose an --out elsewhere")
+    if any(source.resolve().is_relative_to(out.resolve() / name) for name in MODALITIES):
+        raise InputError(f"{source}: lies where the cohort {out} keeps its arrays; choose another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; choose another --out")
     return source
-
-
-def _check_stored_shape(out: Path, modality: Modality, public_set: str, parameters: dict[str, Any]) -> None:
-    """All cases of a cohort have one shape: training puts them into one batch."""
-    listed = read_rows(out, modality)
-    for case, path in zip(listed["case_id"], listed["path"], strict=True):
-        if set_of(case) != public_set:
-            stored = (read_record(out / path) or {}).get("stored", {})
-            for option in ("shape", "spacing"):
-                if option in stored and option in parameters and tuple(stored[option]) != tuple(parameters[option]):
-                    used, asked = (" ".join(f"{n:g}" for n in part[option]) for part in (stored, parameters))
-                    raise InputError(f"--{option} {asked}: {out} holds cases of {used}; give the same")
-            return
 
 
 def _check_sizes(**sizes: Sequence[float]) -> None:

@@ -38,11 +38,12 @@ def hospital(
     rows = ["patient_id,label,path,age,mrn"]
     for number in range(6):
         patient = f"HOSP{number:04d}"
-        folder = source / "mri" / f"{patient}_Roe" / "20210704"
+        folder, study = source / "mri" / f"{patient}_Roe" / "20210704", {"StudyInstanceUID": f"1.2.826.0.1.{number}"}
         volume = noise_volume + rng.integers(0, 2000, noise_volume.shape).astype(np.uint16)  # no two are alike
-        write_series(folder / "t2", volume, patient=patient, SeriesDescription="T2 sag")
+        write_series(folder / "t2", volume, patient=patient, SeriesDescription="T2 sag", **study)
         rows.append(f"{patient},{number % 2},{folder.relative_to(source / 'mri')},{30 + number},{4711000 + number}")
-    write_series(folder / "t1", noise_volume[:, ::-1].copy(), patient=patient, SeriesDescription="T1 sag", EchoTime=9.0)
+    second = {"SeriesDescription": "T1 sag", "EchoTime": 9.0, **study}
+    write_series(folder / "t1", noise_volume[:, ::-1].copy(), patient=patient, **second)
     for number in range(6, 12):
         volume = rng.integers(0, 999, (8, 16, 16)).astype(np.int16)
         nib.save(nib.Nifti1Image(volume, GRID), source / "mri" / f"HOSP{number:04d}_t2.nii.gz")
@@ -162,7 +163,9 @@ def test_other_parameters_and_changed_files_are_made_anew(hospital: Path, tmp_pa
     assert run((8, 12, 12)).kept == 0
     assert np.load(out / read_manifest(out, "mri")["path"][0]).shape == (8, 12, 12)
     file.unlink()
-    summary = run((8, 12, 12))
+    summary = ingest_mri(
+        hospital / "mri", out, shape=(8, 12, 12), spacing=SPACING, folds=3, workers=1, remove_missing=True
+    )
     assert (summary.cases, summary.kept) == (11, 11)
     assert len(list((out / "mri").glob("*.npy"))) == 11  # the case that is gone is gone from the store as well
 
@@ -262,6 +265,8 @@ def test_without_labels_all_cases_are_unlabelled(hospital: Path, tmp_path: Path)
     [
         ({"src": "nowhere"}, "no such folder"),
         ({"out": "hospital/mri/cohort"}, "lies in the source folder"),
+        ({"out": "hospital"}, "lies where the cohort .*hospital keeps its arrays; choose another --out"),
+        ({"out": "/"}, "--out /: is no folder for a cohort"),
         ({"labels": "none.csv"}, r"none\.csv: no such label file; correct --labels"),
         ({"shape": (8, 0, 8)}, "--shape 8 0 8: give three numbers above 0"),
         ({"folds": 2}, "need at least 3"),
@@ -296,6 +301,22 @@ def test_what_a_header_says_of_burnt_in_text_is_a_warning_of_the_case(
     records = [json.loads(file.read_text()) for file in (tmp_path / "cohort" / "mri").glob("*.json")]
     assert sorted(len(record.get("warnings", [])) for record in records) == [0, 1]
     assert "text is burned into the picture" in (tmp_path / "cohort" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("given", [".", "..", "inside/.."])
+def test_the_key_lies_beside_the_cohort_however_its_folder_is_given(
+    tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = tmp_path / "cohorts" / "cohort"
+    (cohort / "inside").mkdir(parents=True)
+    (tmp_path / "source").mkdir()
+    volume = np.random.default_rng(0).integers(0, 999, (8, 16, 16)).astype(np.int16)
+    nib.save(nib.Nifti1Image(volume, GRID), tmp_path / "source" / "a.nii")
+    monkeypatch.chdir(cohort / "inside" if given == ".." else cohort)
+    ingest_mri(tmp_path / "source", given, shape=SHAPE, spacing=SPACING, workers=1)
+    assert [file.name for file in tmp_path.rglob("*.key")] == ["cohort.key"]
+    assert (cohort.parent / "cohort.key").is_file()
+    assert len(read_manifest(cohort, "mri")) == 1
 
 
 def test_two_ingests_into_one_cohort_do_not_meet(hospital: Path, tmp_path: Path) -> None:

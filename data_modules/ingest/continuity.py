@@ -1,0 +1,92 @@
+"""What an ingest leaves as it is in a cohort that is there already: its cases, their numbers and their shape."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from data_modules.cohort import Modality
+from data_modules.errors import InputError
+from data_modules.ingest.manifests import read_rows, set_of
+from data_modules.store import read_record
+
+MARKS = ("fingerprint", "series")  # of a record: by which files and parameters it was made, from which DICOM series
+
+
+def check_stored_shape(out: Path, modality: Modality, public_set: str, parameters: Mapping[str, Any]) -> None:
+    """Checks that other sets' cases have the shape and spacing asked for: training puts all cases into one batch.
+
+    Raises:
+        InputError: They have others.
+    """
+    listed = read_rows(out, modality)
+    for case, path in zip(listed["case_id"], listed["path"], strict=True):
+        if set_of(case) != public_set:
+            stored = (read_record(out / path) or {}).get("stored", {})
+            for option in ("shape", "spacing"):
+                if option in stored and option in parameters and tuple(stored[option]) != tuple(parameters[option]):
+                    used, asked = (" ".join(f"{n:g}" for n in part[option]) for part in (stored, parameters))
+                    raise InputError(f"--{option} {asked}: {out} holds cases of {used}; give the same")
+            return
+
+
+def check_nothing_lacks(
+    source: Path,
+    out: Path,
+    modality: Modality,
+    public_set: str,
+    planned: Iterable[Mapping[str, Any]],
+    series: Iterable[str],
+) -> None:
+    """Checks that the source has all of the set's cases that the cohort lists, which would be removed otherwise.
+
+    Args:
+        source: The source folder, for the message.
+        out: The cohort folder.
+        modality: That of the source.
+        public_set: Name of the set; empty: the hospital's own files.
+        planned: What is known beforehand of the records of the cases to make.
+        series: Marks of all DICOM series that were found, used or not.
+
+    Raises:
+        InputError: It lacks some: they are not to be made, and neither their files nor their series are in the source.
+    """
+    planned = list(planned)
+    cases = {record["case_id"] for record in planned}
+    marks = {record["fingerprint"] for record in planned} | set(series)
+    rows = read_rows(out, modality)
+    listed = [row for row in zip(rows["case_id"], rows["path"], strict=True) if set_of(row[0]) == public_set]
+    unplanned = [read_record(out / path) or {} for case, path in listed if case not in cases]
+    if lacking := [record for record in unplanned if not marks & {record.get(mark) for mark in MARKS}]:
+        raise InputError(
+            f"{source}: lacks {len(lacking)} of the {len(listed)} {modality} cases that {out} lists, or they are "
+            "damaged or left out by the labels; SRC must hold everything of a modality: complete it, choose another "
+            "--out, or give --remove_missing to remove them"
+        )
+
+
+def number_cases(folder: Path, images: Sequence[tuple[str, Mapping[str, Any]]]) -> list[int]:
+    """Numbers images: as the stored case of the same files or series is, and the others with the lowest that are free.
+
+    Args:
+        folder: Of the stored cases, or one that is not there.
+        images: For each the first part of its case's id, within which numbers are unique, and its record.
+    """
+    stored: dict[tuple[str, str, str], int] = {}
+    for file in sorted(folder.glob("*.npy")):
+        before, _, last = file.stem.rpartition("-")
+        found = read_record(file) or {}
+        stored |= {(before, mark, found[mark]): int(last) for mark in MARKS if mark in found}
+    numbers: dict[int, int] = {}
+    taken: set[tuple[str, int]] = set()
+    for mark in MARKS:
+        for position, (stem, record) in enumerate(images):
+            number = stored.get((stem, mark, record.get(mark, "")))
+            if number is not None and position not in numbers and (stem, number) not in taken:
+                numbers[position] = number
+                taken.add((stem, number))
+    for position, (stem, _) in enumerate(images):
+        if position not in numbers:
+            numbers[position] = next(number for number in count(1) if (stem, number) not in taken)
+            taken.add((stem, numbers[position]))
+    return [numbers[position] for position in range(len(images))]

@@ -1,0 +1,98 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_modules.cohort import read_manifest
+from data_modules.errors import InputError
+from data_modules.ingest import ingest_mri
+from data_modules.ingest.continuity import number_cases
+from data_modules.ingest.summary import IngestSummary
+from data_modules.store import write_array
+
+
+def write_volume(file: Path, seed: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    volume = np.random.default_rng(seed).integers(0, 999, (8, 16, 16)).astype(np.int16)
+    nib.save(nib.Nifti1Image(volume, np.diag([4.0, 2.0, 2.0, 1.0])), file)
+
+
+def ingest(source: Path, out: Path, **options: object) -> IngestSummary:
+    return ingest_mri(source, out, shape=(8, 16, 16), workers=1, **options)
+
+
+def content(cohort: Path) -> dict[str, bytes]:
+    return {path.relative_to(cohort).as_posix(): path.read_bytes() for path in cohort.rglob("*") if path.is_file()}
+
+
+def sources(file: Path) -> dict[str, str]:
+    """Case by file."""
+    table = pd.read_csv(file, keep_default_na=False)
+    return dict(zip(table["source"], table["case_id"], strict=True))
+
+
+def test_a_source_that_lacks_listed_cases_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:
+    for number in range(4):
+        write_volume(tmp_path / "one" / f"P{number}_t2.nii", number)
+        write_volume(tmp_path / "two" / f"Q{number}_t2.nii", 10 + number)
+    out = tmp_path / "cohort"
+    ingest(tmp_path / "one", out)
+    before = content(out)
+    with pytest.raises(InputError, match=r"two: lacks 4 of the 4 mri cases .*--remove_missing") as caught:
+        ingest(tmp_path / "two", out)
+    assert "\n" not in str(caught.value)
+    assert content(out) == before
+    (tmp_path / "one" / "P0_t2.nii").rename(tmp_path / "two" / "P0_t2.nii")
+    with pytest.raises(InputError, match="one: lacks 1 of the 4 mri cases"):
+        ingest(tmp_path / "one", out)
+    summary = ingest(tmp_path / "two", out, remove_missing=True)
+    assert (summary.cases, summary.kept) == (5, 1)
+    assert len(list((out / "mri").glob("*.npy"))) == 5
+
+
+def test_what_is_remade_of_the_same_patient_or_file_is_not_lacking(
+    tmp_path: Path, write_series: Callable[..., list[Path]], noise_volume: np.ndarray
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "cohort"
+    for name, description in (("t1", "T1 sag"), ("t2", "T2 sag")):
+        write_series(source / "a" / name, noise_volume, SeriesDescription=description, StudyInstanceUID="1.2.3.4.5.6.7")
+    write_volume(source / "b" / "scan.nii", 1)
+    ingest(source, out)
+    before = read_manifest(out, "mri")
+    (source / "labels.csv").write_text("patient_id,label,path\nP1,1,a/t1\nP2,0,b/scan.nii\n")
+    assert ingest(source, out).labelled == 2  # of another series, and under another patient
+    after = read_manifest(out, "mri")
+    assert len(after) == len(before) == 2
+    assert len(set(after["case_id"]) & set(before["case_id"])) == 1
+
+
+def test_a_patients_cases_keep_their_numbers_when_files_are_added(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "cohort"
+    for number, name in enumerate("bd"):
+        write_volume(source / f"P1_{name}.nii", number)
+    ingest(source, out, sources=tmp_path / "before.csv")
+    for number, name in enumerate("ace", 2):
+        write_volume(source / f"P1_{name}.nii", number)
+    assert ingest(source, out, sources=tmp_path / "after.csv").kept == 2
+    before, after = sources(tmp_path / "before.csv"), sources(tmp_path / "after.csv")
+    assert {file: after[file] for file in before} == before
+    assert [after[f"P1_{name}.nii"][-1] for name in "abcde"] == ["3", "1", "4", "2", "5"]
+
+
+def test_numbers_follow_files_then_series_and_new_images_get_the_lowest_that_are_free(tmp_path: Path) -> None:
+    stored = {"p-1": {"fingerprint": "f1", "series": "s1"}, "p-3": {"fingerprint": "f3"}, "q-1": {"fingerprint": "f2"}}
+    for case, record in stored.items():
+        write_array(tmp_path / f"{case}.npy", np.zeros(1), record)
+    images = [
+        ("p", {"fingerprint": "new"}),
+        ("p", {"fingerprint": "f2"}),  # was another patient's
+        ("p", {"fingerprint": "f3"}),
+        ("p", {"fingerprint": "changed", "series": "s1"}),
+        ("p", {"fingerprint": "part", "series": "s1"}),
+        ("r", {"fingerprint": "f1"}),
+    ]
+    assert number_cases(tmp_path, images) == [2, 4, 3, 1, 5, 1]
+    assert number_cases(tmp_path / "nowhere", images) == [1, 2, 3, 4, 5, 1]
