@@ -68,7 +68,7 @@ def ingest(
         rows = [f"{patient},{n % 2},{file}.{suffix}" for n, (file, patient) in enumerate(patients.items())]
         (source / "labels.csv").write_text("\n".join(["patient_id,label,path", *rows]))
         if modality == "mri":
-            ingest_mri(source, out, shape=(8, 16, 16), folds=3, workers=1)
+            ingest_mri(source, out, shape=(8, 16, 16), folds=3, workers=1, remove_missing=True)
         else:
             ingest_tvus(source, out, shape=(6, 16, 16), folds=3, workers=1)
         return out
