@@ -109,6 +109,7 @@ class BestCheckpoint(ModelCheckpoint):
             mode=mode,
             save_top_k=1,
             save_last=True,
+            save_on_train_epoch_end=False,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
@@ -150,21 +151,11 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
         self.loss_of_best = state_dict.get("loss_of_best", math.inf)
 
-    # Lightning 2.6 selects the best after the validation or, if every epoch is validated, at the end of the epoch, and
-    # saves the last state after a better validation only.
+    # Lightning 2.6 saves the last state after a better validation only. Where every epoch is validated, it saves at the
+    # end of the epoch unless told not to, and such a state resumes with the batches of the first epoch.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Selects the best so far, and saves the last state whether it is better or not."""
         super().on_validation_end(trainer, pl_module)
-        if not self._should_save_on_train_epoch_end(trainer):
-            self._save_last(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As `on_validation_end`."""
-        super().on_train_epoch_end(trainer, pl_module)
-        if self._should_save_on_train_epoch_end(trainer):
-            self._save_last(trainer)
-
-    def _save_last(self, trainer: pl.Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
