@@ -15,8 +15,10 @@ from sklearn.metrics import roc_auc_score
 from data_modules.errors import InputError, UsageError
 from data_modules.unpaired import UnpairedDataModule
 from poddistill import lightning_cli
+from poddistill.cli import main
 from poddistill.evaluation.compare import compare
 from poddistill.lightning_cli import StageCLI, run
+from poddistill.pod.mae_pretrain import MAEPretrain
 from poddistill.pod.student_kd import StudentKD
 from poddistill.pod.teacher_tvus import TeacherTVUS
 
@@ -248,6 +250,21 @@ def test_a_resumed_run_ends_as_an_uninterrupted(
             assert torch.equal(value, other[key]), f"{name}: {key} differs"
     metrics = [pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "resumed")]
     pd.testing.assert_frame_equal(*metrics, rtol=1e-6)  # a sum's last bit depends on where weights lie in memory
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_an_interrupted_stage_is_told_and_is_no_success(
+    sent: signal.Signals,
+    status: int,
+    options: Options,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MAEPretrain, "on_train_epoch_end", lambda self: signal.raise_signal(sent))
+    assert main(["fit", *options("mae", tmp_path)]) == status
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; the same command resumes"
+    assert not (tmp_path / "checkpoints/best.ckpt").exists()
 
 
 @pytest.mark.parametrize("every", ["1", "2"])
