@@ -345,6 +345,11 @@ def test_a_training_that_comes_apart_ends_and_keeps_nothing_of_it(options: Optio
             ("--model.init_args.init_encoder", "{runs}/mae/checkpoints/best.ckpt", "--profile.encoder_width", "48"),
             r"does not fit the configured network: .* is \(24,\) in the file and \(48,\)",
         ),
+        (
+            "student",
+            ("--model.init_args.init_encoder", "{runs}/mae/checkpoints/best.ckpt", "--profile.encoder_heads", "3"),
+            "does not fit the configured network: heads is 2 in the file and 3 in the configuration",
+        ),
         ("student", ("--model.init_args.teacher", "{runs}/mae/checkpoints/best.ckpt"), "holds no TVUS teacher"),
         ("student", ("--model.init_args.teacher", "{runs}/mae/config.yaml"), "not a readable checkpoint"),
         ("mae", ("--cohort", "{runs}/nowhere"), "no such file; make it with `poddistill ingest mri"),
