@@ -176,9 +176,14 @@ class BestCheckpoint(ModelCheckpoint):
         """Notes who was trained on, so that no later stage is judged on them."""
         checkpoint["trained_patients"] = hashed(trainer.datamodule.trained_patients)  # type: ignore[attr-defined]
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the state that is resumed for saved."""
+        super().on_train_start(trainer, pl_module)
+        self._last_global_step_saved = trainer.global_step
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the last state; Lightning would do so in a dry run, too."""
-        if not is_dry(trainer):
+        """Saves the last state; Lightning would do so in a dry run and where nothing was trained, too."""
+        if not self._should_skip_saving_checkpoint(trainer):
             super().on_train_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -197,6 +202,7 @@ class BestCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             best = Path(self.best_model_path)
             published = Path(self.dirpath or "") / "best.ckpt"
+            published.parent.mkdir(parents=True, exist_ok=True)
             temporary = published.with_name(f".best-{os.getpid()}.ckpt")
             try:  # a link to another run's file would change its time, too
                 (os.link if best.parent == published.parent else shutil.copyfile)(best, temporary)

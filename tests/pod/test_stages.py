@@ -279,6 +279,24 @@ def test_the_last_state_is_kept_after_a_validation_that_is_no_better(
     assert best["global_step"] < 24
 
 
+def test_a_stage_that_stopped_early_trains_on_only_with_more_patience(options: Options, tmp_path: Path) -> None:
+    last = tmp_path / "checkpoints/last.ckpt"
+
+    def steps(patience: str, *resume: str) -> int:
+        further = ("--profile.teacher_validate_every", "1", "--profile.teacher_patience", patience, *resume)
+        run(["fit", *options("teacher", tmp_path, *further)])
+        return torch.load(last, weights_only=True)["global_step"]
+
+    assert steps("1") == 6  # the second epoch's score is no better
+    metrics, published = ((tmp_path / name).read_bytes() for name in ("metrics.csv", "checkpoints/best.ckpt"))
+    for _ in range(2):
+        (tmp_path / "checkpoints/best.ckpt").unlink()  # as make does where the test is interrupted
+        assert steps("1", "--ckpt_path", str(last)) == 6
+        assert (tmp_path / "checkpoints/best.ckpt").read_bytes() == published
+        assert (tmp_path / "metrics.csv").read_bytes() == metrics
+    assert steps("3", "--ckpt_path", str(last)) == 12
+
+
 def test_options_win_over_the_checkpoint_that_is_resumed(options: Options, pipeline: Path, tmp_path: Path) -> None:
     last = str(pipeline / "mae/checkpoints/last.ckpt")
     arguments = options("mae", tmp_path, "--profile.mae_lr", "0.5", "--profile.mae_epochs", "5")
