@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +22,15 @@ STAGE_VERBS = {
     "test": "score a checkpoint on the held-out fold and write predictions.csv",
     "predict": "write the probability of every case of a cohort",
 }
+INTERRUPTED = "interrupted; the same command resumes"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb.
 
     Returns:
-        0, 1 where it failed, 2 where it was used wrongly. Bad input is told in one line on standard error; for the
-        traceback of a defect set PODDISTILL_DEBUG=1.
+        0, 1 where it failed, 2 where it was used wrongly, 143 where SIGTERM ended a stage. Bad input is told in one
+        line on standard error; for the traceback of a defect set PODDISTILL_DEBUG=1.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in STAGE_VERBS and not {"-h", "--help"} & set(argv[1:]):
@@ -44,8 +46,14 @@ def _guarded(verb: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 1
+    except SystemExit as end:
+        # Lightning's own: without a status, which counts as success, after SIGTERM, and with 1 after Ctrl-C
+        if end.code is not None and not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        print(INTERRUPTED, file=sys.stderr)
+        return 128 + signal.SIGTERM if end.code is None else 1
     except BrokenPipeError:
         return 1
     except Exception as error:

@@ -260,7 +260,6 @@ def _quieten() -> None:
         r".*Checkpoint directory.*exists and is not empty.*",
         r".*Experiment logs directory.*exists and is not empty.*",
         r".*LightningCLI's args parameter is intended.*",
-        r"The dirpath has changed from .*",
         r".*loading a checkpoint outside the 'fit' stage. The WeightAveraging state cannot be restored.*",
     ):
         warnings.filterwarnings("ignore", message=message)

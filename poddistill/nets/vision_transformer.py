@@ -74,6 +74,7 @@ class VisionTransformer3D(nn.Module):
         self.n_patches = d * h * w
         self.in_channels = in_channels
         self.width = width
+        self.heads = heads
         self.patch_voxels = in_channels * self.patch_size[0] * self.patch_size[1] * self.patch_size[2]
         self.n_layers = depth + 1
         self.checkpointing = checkpointing

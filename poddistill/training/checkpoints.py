@@ -68,14 +68,14 @@ def load_encoder(encoder: nn.Module, path: str | Path, modality: Literal["mri", 
         InputError: If the checkpoint is of another stage or of another architecture; it names the first difference.
     """
     prefix, missing = ENCODERS[modality]
+    checkpoint = read_checkpoint(path)
     weights = {
-        key.removeprefix(prefix): value
-        for key, value in read_checkpoint(path)["state_dict"].items()
-        if key.startswith(prefix)
+        key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items() if key.startswith(prefix)
     }
     if not weights:
         raise InputError(f"{path}: holds no {missing} as model.init_encoder")
     check_fit(encoder, weights, path)
+    _check_options(encoder, checkpoint.get("hyper_parameters", {}), path, modality)
     encoder.load_state_dict(weights)
 
 
@@ -89,7 +89,23 @@ def check_fit(module: nn.Module, weights: dict[str, Any], path: str | Path) -> N
     for key in sorted(own.keys() | weights.keys()):
         here, there = (tuple(weights_of[key].shape) if key in weights_of else "absent" for weights_of in (own, weights))
         if here != there:
-            raise InputError(
-                f"{path}: does not fit the configured network: {key} is {there} in the file and {here} in the "
-                "configuration; use the sizes that the checkpoint was trained with"
-            )
+            raise _misfit(path, key, there, here)
+
+
+def _check_options(encoder: nn.Module, options: dict[str, Any], path: str | Path, modality: str) -> None:
+    """Compares what changes an encoder's function and no shape, where the checkpoint holds the options of its stage."""
+    node: Any = options.get(modality, options.get("network"))
+    for key in ("init_args", "encoder", "init_args"):
+        node = node.get(key) if isinstance(node, dict) else None
+    for name in ("heads", "patch_size"):
+        here, there = getattr(encoder, name, None), (node or {}).get(name)
+        there = tuple(there) if isinstance(there, list) else there
+        if None not in (here, there) and here != there:
+            raise _misfit(path, name, there, here)
+
+
+def _misfit(path: str | Path, name: str, there: Any, here: Any) -> InputError:
+    return InputError(
+        f"{path}: does not fit the configured network: {name} is {there} in the file and {here} in the configuration; "
+        "use the sizes that the checkpoint was trained with"
+    )

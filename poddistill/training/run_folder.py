@@ -109,6 +109,7 @@ class BestCheckpoint(ModelCheckpoint):
             mode=mode,
             save_top_k=1,
             save_last=True,
+            save_on_train_epoch_end=False,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
@@ -118,8 +119,13 @@ class BestCheckpoint(ModelCheckpoint):
         """Makes sure, before anything is trained, that something will be selected.
 
         Raises:
-            InputError: There is no validation within the epochs.
+            InputError: There is no validation within the epochs, or a resumed training lacks its best checkpoint.
         """
+        if self.best_model_path and not Path(self.best_model_path).is_file():
+            raise InputError(
+                f"{self.best_model_path}: missing, the best checkpoint before this training was interrupted; put it "
+                "back, or delete last.ckpt and train again"
+            )
         every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
         if every is not None and epochs is not None and 0 < epochs < every and not is_dry(trainer):
             raise InputError(
@@ -146,25 +152,21 @@ class BestCheckpoint(ModelCheckpoint):
         return {**super().state_dict(), "loss_of_best": self.loss_of_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it back."""
-        super().load_state_dict(state_dict)
+        """Takes it back, also in a run folder that was moved, where Lightning would forget the best score."""
+        paths = {k: self._here(state_dict[k]) for k in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
         self.loss_of_best = state_dict.get("loss_of_best", math.inf)
 
-    # Lightning 2.6 selects the best after the validation or, if every epoch is validated, at the end of the epoch, and
-    # saves the last state after a better validation only.
+    def _here(self, path: str) -> str:
+        here = Path(self.dirpath or "") / Path(path).name
+        return str(here) if here.is_file() else path
+
+    # Lightning 2.6 saves the last state after a better validation only. Where every epoch is validated, it saves at the
+    # end of the epoch unless told not to, and such a state resumes with the batches of the first epoch.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Selects the best so far, and saves the last state whether it is better or not."""
         super().on_validation_end(trainer, pl_module)
-        if not self._should_save_on_train_epoch_end(trainer):
-            self._save_last(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As `on_validation_end`."""
-        super().on_train_epoch_end(trainer, pl_module)
-        if self._should_save_on_train_epoch_end(trainer):
-            self._save_last(trainer)
-
-    def _save_last(self, trainer: pl.Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
@@ -174,9 +176,14 @@ class BestCheckpoint(ModelCheckpoint):
         """Notes who was trained on, so that no later stage is judged on them."""
         checkpoint["trained_patients"] = hashed(trainer.datamodule.trained_patients)  # type: ignore[attr-defined]
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the state that is resumed for saved."""
+        super().on_train_start(trainer, pl_module)
+        self._last_global_step_saved = trainer.global_step
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the last state; Lightning would do so in a dry run, too."""
-        if not is_dry(trainer):
+        """Saves the last state; Lightning would do so in a dry run and where nothing was trained, too."""
+        if not self._should_skip_saving_checkpoint(trainer):
             super().on_train_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -194,10 +201,11 @@ class BestCheckpoint(ModelCheckpoint):
             )
         if trainer.is_global_zero:
             best = Path(self.best_model_path)
-            published = best.with_name("best.ckpt")
-            temporary = best.with_name(f".best-{os.getpid()}.ckpt")
-            try:
-                os.link(best, temporary)
+            published = Path(self.dirpath or "") / "best.ckpt"
+            published.parent.mkdir(parents=True, exist_ok=True)
+            temporary = published.with_name(f".best-{os.getpid()}.ckpt")
+            try:  # a link to another run's file would change its time, too
+                (os.link if best.parent == published.parent else shutil.copyfile)(best, temporary)
             except OSError:  # file systems without hard links
                 shutil.copyfile(best, temporary)
             os.utime(temporary)  # what builds on it looks at when the stage was finished

@@ -15,8 +15,10 @@ from sklearn.metrics import roc_auc_score
 from data_modules.errors import InputError, UsageError
 from data_modules.unpaired import UnpairedDataModule
 from poddistill import lightning_cli
+from poddistill.cli import main
 from poddistill.evaluation.compare import compare
 from poddistill.lightning_cli import StageCLI, run
+from poddistill.pod.mae_pretrain import MAEPretrain
 from poddistill.pod.student_kd import StudentKD
 from poddistill.pod.teacher_tvus import TeacherTVUS
 
@@ -272,11 +274,16 @@ class Crash(Callback):
             raise RuntimeError("power cut")
 
 
-@pytest.mark.parametrize("stage", ["mae", "teacher", "student"])
-def test_a_resumed_run_ends_as_an_uninterrupted(stage: str, pipeline: Path, options: Options, tmp_path: Path) -> None:
-    further = (
-        ("--model.init_args.teacher", str(pipeline / "teacher/checkpoints/best.ckpt")) if stage == "student" else ()
-    )
+@pytest.mark.parametrize(
+    ("stage", "every", "workers"),
+    [(stage, every, "0") for stage in ("mae", "teacher", "student") for every in ("1", "2")] + [("teacher", "1", "1")],
+)
+def test_a_resumed_run_ends_as_an_uninterrupted(
+    stage: str, every: str, workers: str, pipeline: Path, options: Options, tmp_path: Path
+) -> None:
+    further = (f"--profile.{stage}_validate_every", every, "--profile.workers", workers)
+    if stage == "student":
+        further += ("--model.init_args.teacher", str(pipeline / "teacher/checkpoints/best.ckpt"))
     whole = build(options(stage, tmp_path / "whole", *further))
     whole.trainer.fit(whole.model, whole.datamodule)
     killed = build(options(stage, tmp_path / "resumed", *further))
@@ -292,7 +299,23 @@ def test_a_resumed_run_ends_as_an_uninterrupted(stage: str, pipeline: Path, opti
         assert one.keys() == other.keys()
         for key, value in one.items():
             assert torch.equal(value, other[key]), f"{name}: {key} differs"
-    assert (tmp_path / "whole/metrics.csv").read_text() == (tmp_path / "resumed/metrics.csv").read_text()
+    metrics = [pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "resumed")]
+    pd.testing.assert_frame_equal(*metrics, rtol=1e-6)  # a sum's last bit depends on where weights lie in memory
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_an_interrupted_stage_is_told_and_is_no_success(
+    sent: signal.Signals,
+    status: int,
+    options: Options,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MAEPretrain, "on_train_epoch_end", lambda self: signal.raise_signal(sent))
+    assert main(["fit", *options("mae", tmp_path)]) == status
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; the same command resumes"
+    assert not (tmp_path / "checkpoints/best.ckpt").exists()
 
 
 @pytest.mark.parametrize("every", ["1", "2"])
@@ -305,6 +328,24 @@ def test_the_last_state_is_kept_after_a_validation_that_is_no_better(
     assert state["global_step"] == 24  # 8 epochs of 3 steps
     best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
     assert best["global_step"] < 24
+
+
+def test_a_stage_that_stopped_early_trains_on_only_with_more_patience(options: Options, tmp_path: Path) -> None:
+    last = tmp_path / "checkpoints/last.ckpt"
+
+    def steps(patience: str, *resume: str) -> int:
+        further = ("--profile.teacher_validate_every", "1", "--profile.teacher_patience", patience, *resume)
+        run(["fit", *options("teacher", tmp_path, *further)])
+        return torch.load(last, weights_only=True)["global_step"]
+
+    assert steps("1") == 6  # the second epoch's score is no better
+    metrics, published = ((tmp_path / name).read_bytes() for name in ("metrics.csv", "checkpoints/best.ckpt"))
+    for _ in range(2):
+        (tmp_path / "checkpoints/best.ckpt").unlink()  # as make does where the test is interrupted
+        assert steps("1", "--ckpt_path", str(last)) == 6
+        assert (tmp_path / "checkpoints/best.ckpt").read_bytes() == published
+        assert (tmp_path / "metrics.csv").read_bytes() == metrics
+    assert steps("3", "--ckpt_path", str(last)) == 12
 
 
 def test_options_win_over_the_checkpoint_that_is_resumed(options: Options, pipeline: Path, tmp_path: Path) -> None:
@@ -372,6 +413,11 @@ def test_a_training_that_comes_apart_ends_and_keeps_nothing_of_it(options: Optio
             "student",
             ("--model.init_args.init_encoder", "{runs}/mae/checkpoints/best.ckpt", "--profile.encoder_width", "48"),
             r"does not fit the configured network: .* is \(24,\) in the file and \(48,\)",
+        ),
+        (
+            "student",
+            ("--model.init_args.init_encoder", "{runs}/mae/checkpoints/best.ckpt", "--profile.encoder_heads", "3"),
+            "does not fit the configured network: heads is 2 in the file and 3 in the configuration",
         ),
         ("student", ("--model.init_args.teacher", "{runs}/mae/checkpoints/best.ckpt"), "holds no TVUS teacher"),
         ("student", ("--model.init_args.teacher", "{runs}/mae/config.yaml"), "not a readable checkpoint"),

@@ -1,5 +1,6 @@
 """What survives in a run folder: metrics across a resume, and the best checkpoint."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -109,6 +110,22 @@ def test_equal_scores_are_told_apart_by_their_loss(
     fitted(tmp_path / "first", 2, Told(aurocs, losses))
     last = tmp_path / "first" / "checkpoints" / "last.ckpt"
     assert fitted(tmp_path / "first", 4, Told(aurocs, losses), last) == published, "a resumed one knows of it"
+
+
+def test_a_run_folder_that_was_moved_knows_its_best(tmp_path: Path) -> None:
+    told = Told([0.5, 0.9, 0.8, 0.7], [0.7, 0.6, 0.1, 0.1])
+    fitted(tmp_path / "old", 2, told)
+    (tmp_path / "old").rename(tmp_path / "moved")
+    last = tmp_path / "moved" / "checkpoints" / "last.ckpt"
+    shutil.copytree(tmp_path / "moved", tmp_path / "other")
+    assert fitted(tmp_path / "moved", 4, told, last) == 2
+    before = last.with_name("best.ckpt").stat().st_mtime_ns
+    assert fitted(tmp_path / "further", 4, told, last) == 2, "into another folder"
+    assert last.with_name("best.ckpt").stat().st_mtime_ns == before
+    shutil.rmtree(tmp_path / "moved")
+    (tmp_path / "other/checkpoints/best-so-far.ckpt").unlink()
+    with pytest.raises(InputError, match=r"best-so-far\.ckpt: missing, .* put it back, or delete last\.ckpt"):
+        fitted(tmp_path / "other", 4, told, tmp_path / "other/checkpoints/last.ckpt")
 
 
 def test_a_training_that_would_select_nothing_does_not_begin(tmp_path: Path) -> None:
