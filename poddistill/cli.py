@@ -22,7 +22,6 @@ STAGE_VERBS = {
     "test": "score a checkpoint on the held-out fold and write predictions.csv",
     "predict": "write the probability of every case of a cohort",
 }
-INTERRUPTED = "interrupted; the same command resumes"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,13 +45,14 @@ def _guarded(verb: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         return 1
     except SystemExit as end:
         # Lightning's own: without a status, which counts as success, after SIGTERM, and with 1 after Ctrl-C
         if end.code is not None and not isinstance(end.__context__, KeyboardInterrupt):
             raise
-        print(INTERRUPTED, file=sys.stderr)
+        resume = "make resumes from the last validation, as --ckpt_path RUN/checkpoints/last.ckpt does"
+        print(f"interrupted; {resume}", file=sys.stderr)
         return 128 + signal.SIGTERM if end.code is None else 1
     except BrokenPipeError:
         return 1

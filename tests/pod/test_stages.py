@@ -314,7 +314,8 @@ def test_an_interrupted_stage_is_told_and_is_no_success(
 ) -> None:
     monkeypatch.setattr(MAEPretrain, "on_train_epoch_end", lambda self: signal.raise_signal(sent))
     assert main(["fit", *options("mae", tmp_path)]) == status
-    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; the same command resumes"
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("interrupted; make resumes from the last validation, as --ckpt_path RUN/checkpoints/last.ck")
     assert not (tmp_path / "checkpoints/best.ckpt").exists()
 
 
