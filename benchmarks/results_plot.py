@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from poddistill.evaluation.figures import STYLE
 
@@ -19,7 +20,7 @@ def draw_differences(differences: pd.DataFrame, runs: pd.DataFrame, file: Path) 
     """
     auroc = runs.groupby(["cohort", "method"])["auroc"].mean().unstack()
     with rc_context(STYLE):
-        figure = Figure(figsize=(7, 1.2 + 0.33 * len(differences)), layout="constrained")
+        figure = Figure(figsize=(7, 1.35 + 0.33 * len(differences)), layout="constrained")
         panel = figure.subplots()
         panel.axvline(0, color="grey", linewidth=0.8)
         for place, row in enumerate(differences.itertuples()):
@@ -31,6 +32,7 @@ def draw_differences(differences: pd.DataFrame, runs: pd.DataFrame, file: Path) 
             range(len(differences)), [f"{row.method_a}  -  {row.method_b}" for row in differences.itertuples()]
         )
         panel.set_ylim(len(differences) - 0.4, -0.6)  # the first on top
-        panel.set_xlabel("difference in test AUROC: mean with 95 % interval, and each cohort")
+        panel.xaxis.set_major_locator(MaxNLocator(5))
+        panel.set_xlabel("difference in test AUROC:\nmean with 95 % interval, and each cohort")
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=150)
