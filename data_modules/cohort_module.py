@@ -17,6 +17,8 @@ from data_modules.cohort import Modality, count_folds, hash_order, read_manifest
 from data_modules.cohort_dataset import Batch, CohortDataset, hand_over, in_unit_range
 from data_modules.errors import InputError
 
+HELD_OUT = 10  # patients for one that pre-training without any label is validated on
+
 
 class CohortDataModule(pl.LightningDataModule):
     """Serves one modality of a cohort for one test fold.
@@ -26,7 +28,8 @@ class CohortDataModule(pl.LightningDataModule):
     - training: the labelled cases of the training folds; or, with ``include_unlabelled``, all images of the patients
       of the training folds and of those without a fold, with their labels hidden; images come as they are stored
       and become float32 on their device, by `on_after_batch_transfer`, which halves or quarters what is handed over,
-    - validation: the labelled cases of fold (j + 1) mod K,
+    - validation: the labelled cases of fold (j + 1) mod K; in pre-training on a cohort without any label, those of one
+      patient in `HELD_OUT`,
     - test: the labelled cases of the validation fold and of the test fold j, told apart by ``manifest["split"]``;
       without a fold, all labelled cases,
     - prediction: every case.
@@ -139,8 +142,8 @@ class CohortDataModule(pl.LightningDataModule):
         return self._beside(self._trained_rows(), batch_size, steps)
 
     def val_dataloader(self) -> DataLoader:
-        """Returns the loader of the labelled validation cases."""
-        return self._loader(self.labelled_rows("val"))
+        """Returns the loader of the validation cases."""
+        return self._loader(self._rows("val") if self._without_labels else self.labelled_rows("val"))
 
     def test_dataloader(self) -> DataLoader:
         """Returns the loader of the labelled validation and test cases."""
@@ -211,7 +214,15 @@ class CohortDataModule(pl.LightningDataModule):
         if n_labelled is not None:
             chosen = _draw(chosen, label[candidates], n_labelled, self.seed, self.modality)
         unused = split.isin(["train", ""]) & ~split.index.isin(chosen.index)
-        return split.mask(unused, "unlabelled")
+        split = split.mask(unused, "unlabelled")
+        if self._without_labels and self.fold is not None:
+            patients = sorted(self.manifest["patient_id"].unique())
+            split = split.mask(self.manifest["patient_id"].isin(patients[self.fold % HELD_OUT :: HELD_OUT]), "val")
+        return split
+
+    @property
+    def _without_labels(self) -> bool:
+        return self.include_unlabelled and bool(self.manifest["label"].isna().all())
 
     def _rows(self, *parts: str) -> np.ndarray:
         return np.flatnonzero(self.manifest["split"].isin(parts))

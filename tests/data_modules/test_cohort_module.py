@@ -3,6 +3,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -24,6 +25,26 @@ def indices(loader: DataLoader) -> list[int]:
 def as_process(module: CohortDataModule, rank: int, world_size: int) -> CohortDataModule:
     module.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, training=True)  # type: ignore[assignment]
     return module
+
+
+@pytest.mark.parametrize("fold", [0, 3, 13])
+def test_pretraining_without_any_label_is_validated_on_patients_of_its_own(
+    write_cohort: WriteCohort, fold: int
+) -> None:
+    cohort = write_cohort()
+    manifest = pd.read_csv(cohort / "mri.csv").assign(label=None, fold=None)
+    manifest.to_csv(cohort / "mri.csv", index=False)
+    for file in ("folds.json", "tvus.csv"):
+        (cohort / file).unlink(missing_ok=True)
+    module = MRIDataModule(str(cohort), fold=fold, drop_last=False, include_unlabelled=True)
+    train, val = indices(module.train_dataloader()), indices(module.val_dataloader())
+    assert sorted(train + val) == list(range(len(manifest)))
+    patients = module.manifest["patient_id"]
+    assert not set(patients[train]) & set(patients[val])
+    assert patients[val].nunique() == pytest.approx(patients.nunique() / 10, abs=1)
+    assert module.trained_patients == set(patients[train])
+    with pytest.raises(InputError, match="no labelled mri case is in the val part of fold"):
+        MRIDataModule(str(cohort), fold=fold).val_dataloader()
 
 
 def test_a_batch_has_the_cases_that_its_indices_name(write_cohort: WriteCohort) -> None:
