@@ -19,6 +19,7 @@ from omegaconf.errors import InterpolationKeyError
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from data_modules.errors import InputError, UsageError
 from data_modules.unpaired import UnpairedDataModule
@@ -69,8 +70,11 @@ class StageCLI(LightningCLI):
         """Leaves what was trained before as it is.
 
         Raises:
-            InputError: The run folder holds a training that this one does not resume.
+            InputError: The run folder holds a training that this one does not resume, or what it resumes is of another
+                stage or of other sizes.
         """
+        if self.config.fit.ckpt_path:
+            self._check_fit(self.config.fit.ckpt_path)
         folder = Path(self.config.fit.run)
         kept = [name for name in ("last.ckpt", "best.ckpt") if (folder / "checkpoints" / name).exists()]
         if kept and not (self.config.fit.ckpt_path or is_dry(self.trainer)):
@@ -96,12 +100,19 @@ class StageCLI(LightningCLI):
         """As `before_test`."""
         self._check_checkpoint(self.config.predict.ckpt_path)
 
+    def _check_fit(self, path: str) -> None:
+        check_fit(self.model, read_checkpoint(path)["state_dict"], path)
+
     def _check_checkpoint(self, path: str | None) -> None:
+        if not is_overridden(f"{self.subcommand}_step".replace("validate", "validation"), self.model):
+            raise InputError(
+                f"{type(self.model).__name__} gives no probabilities to {self.subcommand}: train a student"
+            )
         if path is None:
             raise InputError(
                 "--ckpt_path is missing, so the weights would be random: give a run's checkpoints/best.ckpt"
             )
-        check_fit(self.model, read_checkpoint(path)["state_dict"], path)
+        self._check_fit(path)
         self.datamodule.setup(self.subcommand)
         refuse_trained_on(path, self.datamodule.manifest)
 

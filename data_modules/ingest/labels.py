@@ -159,9 +159,9 @@ def _defect(record: dict[str, str]) -> str:
     if not record["patient_id"]:
         return "it has no patient_id"
     if _label(record) is None:
-        return "its label is none: use 1 (obliterated), 0 (free) or leave it empty"
+        return "its label is no label: use 1 (obliterated), 0 (free) or leave it empty"
     if _fold(record) is None:
-        return "its fold is none: use 0, 1, 2, ... or leave it empty"
+        return "its fold is no fold: use 0, 1, 2, ... or leave it empty"
     return ""
 
 

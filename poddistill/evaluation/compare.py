@@ -191,7 +191,8 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
         console.print()
         console.print(pairs)
         count = f"{len(differences)} pair" + "s" * (len(differences) > 1)
-        console.print(f"p Holm: over {count}; equivalence: within {comparison.margin:g}")
+        more = f", {len(differences) - len(shown)} more in differences.csv" if len(shown) < len(differences) else ""
+        console.print(f"p Holm: over {count}{more}; equivalence: within {comparison.margin:g}")
     for note in comparison.notes:
         console.print(f"note: {note}", markup=False)
 

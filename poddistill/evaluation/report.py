@@ -16,6 +16,12 @@ from poddistill.evaluation.scores import Method
 
 MINUS = "\N{MINUS SIGN}"
 
+CAPTIONS = {
+    "clip-filmstrips": "Clips that the teacher finds least and most obliterated, with label and probability",
+    "mae-reconstructions": "Validation volumes, the patches that the auto-encoder sees, and what it fills in",
+}
+"""What a run's pictures show, by the names that training gives them."""
+
 
 def write_report(
     out: Path,
@@ -126,7 +132,7 @@ def _span(values: pd.Series) -> str:
 def _pictures(runs: Sequence[Run]) -> list[dict[str, str]]:
     return [
         {
-            "caption": file.stem,
+            "caption": CAPTIONS.get(file.stem, file.stem),
             "origin": run.name,
             "uri": _uri(file.read_bytes()),
         }

@@ -31,7 +31,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:
         # torch.load answers a damaged file with almost any exception
         raise InputError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}); delete it and train again"
+            f"{path}: not a readable checkpoint ({type(error).__name__}); give a stage's best.ckpt, or train it again"
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"{path}: not a Lightning checkpoint (it has no state_dict); give a stage's best.ckpt")

@@ -311,7 +311,7 @@ def test_the_table_fits_80_plain_columns(study, write_run, tmp_path):
     assert row.endswith("a difference")
     assert max(map(len, text.splitlines())) <= 80
     assert sum(line.startswith("student - ") for line in text.splitlines()) == 3
-    assert "p Holm: over 6 pairs; equivalence: within 0.01" in text
+    assert "p Holm: over 6 pairs, 3 more in differences.csv; equivalence: within 0.01" in text
 
 
 def test_evaluation_loads_no_network_library():

@@ -30,6 +30,8 @@ def runs(pipeline: Path, options: Options) -> Path:
 
 def fit(runs: Path, options: Options, arm: str, *controls: str) -> Path:
     folder = runs / "--".join([arm, *controls])
+    if (folder / "checkpoints/best.ckpt").exists():
+        return folder
     files = [POD / "arms" / f"{arm}.yaml", *(POD / "controls" / f"{name}.yaml" for name in controls)]
     configs = [part for file in files for part in ("--config", str(file))]
     small = ("--profile.student_epochs", "2", "--profile.n_labelled", "16", *SMALLER.get(arm, ()))

@@ -27,7 +27,8 @@ def shared(options: Options, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fit(shared: Path, options: Options, arm: str) -> Path:
     config = ("--config", str(POD / "arms" / f"{arm}.yaml"))
-    run(["fit", *options("joint-student", shared / arm, *config, "--profile.student_epochs", "4")])
+    if not (shared / arm / "checkpoints/best.ckpt").exists():
+        run(["fit", *options("joint-student", shared / arm, *config, "--profile.student_epochs", "4")])
     return shared / arm
 
 

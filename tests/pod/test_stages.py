@@ -136,6 +136,21 @@ def test_nothing_is_scored_by_random_weights(verb: str, pipeline: Path, tmp_path
         run([verb, *saved, "--ckpt_path", str(tmp_path / "nowhere.ckpt")])
 
 
+@pytest.mark.parametrize("verb", ["test", "predict"])
+def test_the_auto_encoder_has_no_probabilities(verb: str, pipeline: Path, tmp_path: Path) -> None:
+    saved = ("--config", str(pipeline / "mae/config.yaml"), "--run", str(tmp_path / "scored"))
+    with pytest.raises(InputError, match=rf"^MAEPretrain gives no probabilities to {verb}: train a student$"):
+        run([verb, *saved, "--ckpt_path", str(pipeline / "mae/checkpoints/best.ckpt")])
+
+
+def test_a_stage_is_not_resumed_from_another_stages_checkpoint(
+    pipeline: Path, options: Options, tmp_path: Path
+) -> None:
+    teacher = str(pipeline / "teacher/checkpoints/last.ckpt")
+    with pytest.raises(InputError, match=r"teacher/checkpoints/last\.ckpt: does not fit the configured network"):
+        run(["fit", *options("mae", tmp_path), "--ckpt_path", teacher])
+
+
 def test_a_training_is_not_written_over(pipeline: Path, options: Options) -> None:
     folder = pipeline / "student"
     before = {file: file.read_bytes() for file in folder.glob("*.*") if file.is_file()}
@@ -311,8 +326,11 @@ def test_an_interrupted_stage_is_told_and_is_no_success(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setattr(MAEPretrain, "on_train_epoch_end", lambda self: signal.raise_signal(sent))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     assert main(["fit", *options("mae", tmp_path)]) == status
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith("interrupted; make resumes from the last validation, as --ckpt_path RUN/checkpoints/last.ck")

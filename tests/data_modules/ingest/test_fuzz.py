@@ -165,5 +165,5 @@ def test_bombs_bad_labels_and_strange_names_harm_nothing(
     rejected = pd.read_csv(out / "rejected.csv").set_index("source")["reason"]
     assert len(rejected) == summary.defects == 7
     assert rejected["labels.csv row 4: ../../etc/passwd"] == "it names a path outside the source folder"
-    assert rejected["labels.csv row 3"].startswith("its label is none")
+    assert rejected["labels.csv row 3"].startswith("its label is no label")
     assert rejected["loop"] == "a link that leads back to a folder above it"

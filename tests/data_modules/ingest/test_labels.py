@@ -82,10 +82,10 @@ def test_columns_without_a_name_do_not_count_as_the_same(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason", "kept"),
     [
-        ("patient_id,label\nok,1\nRoe,yes\n", "its label is none: use 1", True),
-        ("patient_id,label\nok,1\nRoe,2\n", "its label is none: use 1", True),
-        ("patient_id,label,fold\nok,1,0\nRoe,1,x\n", "its fold is none", True),
-        ("patient_id,label,fold\nok,1,0\nRoe,1,0.5\n", "its fold is none", True),
+        ("patient_id,label\nok,1\nRoe,yes\n", "its label is no label: use 1", True),
+        ("patient_id,label\nok,1\nRoe,2\n", "its label is no label: use 1", True),
+        ("patient_id,label,fold\nok,1,0\nRoe,1,x\n", "its fold is no fold", True),
+        ("patient_id,label,fold\nok,1,0\nRoe,1,0.5\n", "its fold is no fold", True),
         ("patient_id,label\nok,1\n,1\n", "it has no patient_id", False),
         ("patient_id,label\nok,1\nRoe,1,2\n", "it has 3 cells for 2 columns", False),
     ],

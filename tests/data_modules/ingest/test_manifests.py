@@ -264,7 +264,7 @@ def test_short_ids_are_taken_out_of_names_and_errors_and_not_of_our_own_words(tm
     labels = Path("Roe_1.csv")
     rejections = [
         Rejection(describe_row(labels, 2), "rows 1, 2 disagree"),
-        Rejection(f"{describe_row(labels, 3)}: a/2.nii", "its label is none: use 1 (obliterated)"),
+        Rejection(f"{describe_row(labels, 3)}: a/2.nii", "its label is no label: use 1 (obliterated)"),
         Rejection(describe_files(("1/IM1", "1/IM2", "1/IM3", "1/IM4")), "too few slices (3)"),
         Rejection("row 3/1.nii", "cannot be read", "ValueError: in\nfile 1.nii"),
     ]
@@ -272,7 +272,7 @@ def test_short_ids_are_taken_out_of_names_and_errors_and_not_of_our_own_words(tm
     one, two, three, row, roe, error = map(pseudonyms.patient, ("1", "2", "3", "row", "Roe", "ValueError"))
     assert {(found["source"], found["reason"]) for found in read_rejected(tmp_path)} == {
         (f"{roe}_{one}.csv row 2", "rows 1, 2 disagree"),
-        (f"{roe}_{one}.csv row 3: a/{two}.nii", "its label is none: use 1 (obliterated)"),
+        (f"{roe}_{one}.csv row 3: a/{two}.nii", "its label is no label: use 1 (obliterated)"),
         (f"{one}/IM1 and 3 more files", "too few slices (3)"),
         (f"{row} {three}/{one}.nii", f"cannot be read ({error}: in file {one}.nii)"),
     }

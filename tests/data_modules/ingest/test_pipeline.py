@@ -248,8 +248,8 @@ def test_a_row_of_a_bad_label_is_rejected_and_its_clip_is_unlabelled(hospital: P
     labels.write_text(labels.read_text().replace("HOSP0005,0", "HOSP0005,free"))
     summary = ingest_tvus(hospital / "tvus", tmp_path / "cohort", folds=3, workers=1)
     assert (summary.cases, summary.labelled, summary.defects) == (9, 8, 1)
-    assert list(summary.reasons) == ["its label is none: use 1 (obliterated), 0 (free) or leave it empty"]
-    with pytest.raises(InputError, match=r"labels\.csv row 3: its label is none"):
+    assert list(summary.reasons) == ["its label is no label: use 1 (obliterated), 0 (free) or leave it empty"]
+    with pytest.raises(InputError, match=r"labels\.csv row 3: its label is no label"):
         ingest_tvus(hospital / "tvus", tmp_path / "cohort", folds=3, workers=1, strict=True)
 
 
