@@ -1,0 +1,154 @@
+"""What a stage refuses: one line that names the file or option, and nothing lost."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from data_modules.errors import InputError, UsageError
+from poddistill.lightning_cli import run
+
+ROOT = Path(__file__).parents[2]
+Options = Callable[..., list[str]]
+
+
+def test_a_checkpoint_of_another_fold_scores_no_patient_whom_it_was_trained_on(pipeline: Path, tmp_path: Path) -> None:
+    folder = pipeline / "student"
+    saved = ("--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints/best.ckpt"))
+    for verb in ("validate", "test", "predict"):
+        with pytest.raises(InputError, match=r"was trained on .*; give the checkpoint of the same --fold, or the --fo"):
+            run([verb, *saved, "--fold", "1", "--run", str(tmp_path / "other")])
+    assert not list(tmp_path.rglob("predictions*.csv"))
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_nothing_is_scored_by_random_weights(verb: str, pipeline: Path, tmp_path: Path) -> None:
+    saved = ("--config", str(pipeline / "student/config.yaml"), "--run", str(tmp_path / "scored"))
+    with pytest.raises(
+        InputError, match=r"^--ckpt_path is missing, so the weights would be random: give a run's check"
+    ):
+        run([verb, *saved])
+    with pytest.raises(InputError, match=r"mae/checkpoints/best\.ckpt: does not fit the configured network"):
+        run([verb, *saved, "--ckpt_path", str(pipeline / "mae/checkpoints/best.ckpt")])
+    with pytest.raises(InputError, match=r"nowhere\.ckpt: no such checkpoint"):
+        run([verb, *saved, "--ckpt_path", str(tmp_path / "nowhere.ckpt")])
+
+
+@pytest.mark.parametrize("verb", ["test", "predict"])
+def test_the_auto_encoder_has_no_probabilities(verb: str, pipeline: Path, tmp_path: Path) -> None:
+    saved = ("--config", str(pipeline / "mae/config.yaml"), "--run", str(tmp_path / "scored"))
+    with pytest.raises(InputError, match=rf"^MAEPretrain gives no probabilities to {verb}: train a student$"):
+        run([verb, *saved, "--ckpt_path", str(pipeline / "mae/checkpoints/best.ckpt")])
+
+
+def test_a_stage_is_not_resumed_from_another_stages_checkpoint(
+    pipeline: Path, options: Options, tmp_path: Path
+) -> None:
+    teacher = str(pipeline / "teacher/checkpoints/last.ckpt")
+    with pytest.raises(InputError, match=r"teacher/checkpoints/last\.ckpt: does not fit the configured network"):
+        run(["fit", *options("mae", tmp_path), "--ckpt_path", teacher])
+
+
+def test_a_training_is_not_written_over(pipeline: Path, options: Options) -> None:
+    folder = pipeline / "student"
+    before = {file: file.read_bytes() for file in folder.glob("*.*") if file.is_file()}
+    with pytest.raises(
+        InputError, match=r"student: holds a training; resume it with --ckpt_path .*/last\.ckpt, remove"
+    ):
+        run(["fit", *options("student", folder), "--method", "another"])
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_profile_value_that_nothing_would_come_of_is_refused(
+    pipeline: Path, options: Options, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"--profile\.student_epoch: the profile has no such key; did you mean student_e"
+    ):
+        run(["fit", *options("student", tmp_path), "--profile.student_epoch", "2"])
+    saved = ("--config", str(pipeline / "student/config.yaml"), "--run", str(tmp_path / "again"))
+    with pytest.raises(
+        UsageError, match=r"--profile\.student_epochs: .*config\.yaml is a run's record, in which the pro"
+    ):
+        run(["fit", *saved, "--profile.student_epochs=2"])
+
+
+def test_a_stage_of_another_fold_is_refused(pipeline: Path, options: Options, tmp_path: Path) -> None:
+    upstream = ("--model.init_args.init_encoder", str(pipeline / "mae/checkpoints/best.ckpt"))
+    with pytest.raises(InputError, match=r"mae/checkpoints/best\.ckpt: was trained on \d+ of the \d+ patients whom"):
+        run(["fit", *options("student", tmp_path, *upstream, "--fold", "2")])
+
+
+def test_a_validation_fold_of_one_class_is_refused(options: Options, tiny_cohort: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    shutil.copytree(tiny_cohort, cohort)
+    volumes = pd.read_csv(cohort / "mri.csv")
+    volumes.loc[volumes["fold"].eq(1), "label"] = 0
+    volumes.to_csv(cohort / "mri.csv", index=False)
+    with pytest.raises(InputError, match=r"^0 of the \d+ labelled validation cases are obliterated, .* another --fold"):
+        run(["fit", *options("student", tmp_path / "run", "--cohort", str(cohort))])
+
+
+def test_a_control_of_outputs_that_nobody_reads_is_refused(pipeline: Path, options: Options, tmp_path: Path) -> None:
+    overlays = [f"experiments/pod/{name}.yaml" for name in ("arms/student-covariates-labels", "controls/dealt")]
+    configs = [part for name in overlays for part in ("--config", str(ROOT / name))]
+    with pytest.raises(InputError, match="does not read that: leave the control out"):
+        run(["fit", *options("student", tmp_path / "student", *configs, "--run", str(pipeline / "student-dealt"))])
+
+
+def test_a_training_that_comes_apart_ends_and_keeps_nothing_of_it(options: Options, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"came apart by epoch 2: .* is not finite; lower optimisation\.lr$"):
+        run(["fit", *options("teacher", tmp_path, "--profile.teacher_lr", "1e30")])
+    assert not list(tmp_path.glob("checkpoints/*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "further", "message"),
+    [
+        ("student", ("--model.init_args.init_encoder", "{runs}/none.ckpt"), "none.ckpt: no such checkpoint"),
+        ("student", ("--model.init_args.init_encoder", "{runs}/teacher/checkpoints/best.ckpt"), "holds no MAE encoder"),
+        (
+            "student",
+            ("--model.init_args.init_encoder", "{runs}/mae/checkpoints/best.ckpt", "--profile.encoder_width", "48"),
+            r"does not fit the configured network: .* is \(24,\) in the file and \(48,\)",
+        ),
+        (
+            "student",
+            ("--model.init_args.init_encoder", "{runs}/mae/checkpoints/best.ckpt", "--profile.encoder_heads", "3"),
+            "does not fit the configured network: heads is 2 in the file and 3 in the configuration",
+        ),
+        ("student", ("--model.init_args.teacher", "{runs}/mae/checkpoints/best.ckpt"), "holds no TVUS teacher"),
+        ("student", ("--model.init_args.teacher", "{runs}/mae/config.yaml"), "not a readable checkpoint"),
+        ("mae", ("--cohort", "{runs}/nowhere"), "no such file; make it with `poddistill ingest mri"),
+        ("mae", ("--fold", "9"), "fold"),
+        ("mae", ("--profile.patch_size", "[3,3,3]"), "does not divide image_size"),
+        ("mae", ("--profile.volume_size", "[8,16,32]"), "volumes of .* meet an encoder with image_size"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(
+    stage: str, further: tuple[str, ...], message: str, pipeline: Path, options: Options, tmp_path: Path
+) -> None:
+    filled = [part.format(runs=pipeline) for part in further]
+    with pytest.raises(InputError, match=message) as raised:
+        run(["fit", *options(stage, tmp_path, *filled)])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        (("--trainer.max_epochs", "many"), "trainer.max_epochs"),
+        (("--model.init_args.nework", "1"), "'nework' is not accepted"),
+        (("--nonsense", "1"), "nonsense"),
+        (("--config", "nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(
+    further: tuple[str, ...], message: str, options: Options, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        run(["fit", *options("mae", tmp_path, *further)])
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300
