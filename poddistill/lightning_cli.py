@@ -158,7 +158,9 @@ def run(argv: Sequence[str]) -> None:
         InputError: If a class does not accept its options, or the data or a checkpoint is bad.
     """
     keep_freed_memory()
-    _check_profile(argv)
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    _check_profile(words)
+    _check_run_folder(words)
     try:
         _cli(argv, run=True)
     finally:
@@ -201,14 +203,28 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
         raise _cause(error) from error
 
 
-def _check_profile(argv: Sequence[str]) -> None:
+def _check_run_folder(words: Sequence[str]) -> None:
+    """Refuses a ``--run`` that cannot be, which a logger would tell of in many lines.
+
+    Raises:
+        InputError: A file is in the way, or the folder above it belongs to somebody else.
+    """
+    for option, value in itertools.pairwise(words):
+        if option == "--run":
+            run = Path(value).absolute()
+            there = next(folder for folder in (run, *run.parents) if folder.exists())
+            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+                reason = "it cannot be written to" if there.is_dir() else "it is a file"
+                raise InputError(f"--run {value}: {there}: {reason}; give another --run")
+
+
+def _check_profile(words: Sequence[str]) -> None:
     """Refuses a ``--profile.<key>`` that nothing would come of.
 
     Raises:
         UsageError: No configuration has such a key, or one is a run's own, where its value stands already.
     """
-    named = [match[1] for word in argv if (match := re.match(r"--profile\.(\w+)", word))]
-    words = [part for word in argv for part in word.split("=", 1)]
+    named = [match[1] for word in words if (match := re.match(r"--profile\.(\w+)", word))]
     files = [Path(value) for word, value in itertools.pairwise(words) if word in ("-c", "--config")]
     known: set[str] = set()
     for file in files if named else ():

@@ -43,6 +43,14 @@ def test_the_auto_encoder_has_no_probabilities(verb: str, pipeline: Path, tmp_pa
         run([verb, *saved, "--ckpt_path", str(pipeline / "mae/checkpoints/best.ckpt")])
 
 
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_run_folder_that_cannot_be_is_named(joined: bool, options: Options, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    last = [f"--run={tmp_path}/file/run"] if joined else ["--run", f"{tmp_path}/file/run"]
+    with pytest.raises(InputError, match=rf"^--run {tmp_path}/file/run: .*/file: it is a file; give another --run$"):
+        run(["fit", *options("mae", tmp_path), *last])
+
+
 def test_a_stage_is_not_resumed_from_another_stages_checkpoint(
     pipeline: Path, options: Options, tmp_path: Path
 ) -> None:
