@@ -5,6 +5,7 @@ field of view.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
@@ -59,6 +60,7 @@ class Anatomy:
     nuisance: Nuisance
 
 
+@lru_cache(maxsize=1)  # an MRI is of the anatomy that its row of the tables tells of
 def patient_anatomy(settings: SimulationSettings, patient: int, label: int, pressed: bool = False) -> Anatomy:
     """Build a patient's anatomy from the cohort's seed.
 
