@@ -158,16 +158,32 @@ def _add_ingest(verbs: Any) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="COHORT", help="cohort folder, the same for both modalities")
     add("--labels", type=Path, metavar="CSV", help="label CSV (default: SRC/labels.csv)")
-    add("--shape", type=int, nargs=3, metavar="N", help="stored D H W or T H W (default: 16 48 48, 16 64 64)")
-    add("--spacing", type=float, nargs=3, metavar="MM", help="MRI: stored voxel size D H W (default: 4 2 2)")
-    add("--n4", action="store_true", default=None, help="MRI: correct the bias field first (N4; slow)")
+    add(
+        "--shape",
+        type=int,
+        nargs=3,
+        metavar="N",
+        help="stored D H W or T H W (default: as before, at first 16 48 48, 16 64 64)",
+    )
+    add(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar="MM",
+        help="MRI: stored voxel size D H W (default: as before, at first 4 2 2)",
+    )
+    add(
+        "--n4",
+        action=argparse.BooleanOptionalAction,
+        help="MRI: correct the bias field (N4; slow; default: as before, at first not)",
+    )
     add("--series_rules", type=Path, metavar="YAML", help="MRI: which series of a study is used (default: sagittal T2)")
     add("--layout", metavar="NAME", help="MRI: a public set, e.g. umd (docs/public_sets.md)")
     add(
         "--frame_rate",
         type=float,
         metavar="HZ",
-        help="TVUS: stored frames a second; 0: spread over the clip (default: 5)",
+        help="TVUS: stored frames a second; 0: spread over the clip (default: as before, at first 5)",
     )
     add("--folds", type=int, default=5, metavar="K", help="folds by patient (default: 5)")
     add("--seed", type=int, default=0, metavar="N", help="of the folds (default: 0)")

@@ -84,7 +84,7 @@ def plan_cases(
         case_id = f"{stem}-{number}"
         target = out / modality / f"{case_id}.npy"
         patient_id, concealment = pseudonyms.patient(match.patient), pseudonyms.concealment(match.patient)
-        record = {"case_id": case_id, **record}
+        record = {"case_id": case_id, "parameters": parameters, **record}
         cases.append(Case(match, case_id, patient_id, source, target, parameters, concealment, record))
     return cases
 

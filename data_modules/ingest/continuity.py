@@ -1,4 +1,4 @@
-"""What an ingest leaves as it is in a cohort that is there already: its cases, their numbers and their shape."""
+"""What an ingest leaves as it is in a cohort that is there already: its cases, their numbers and how they are made."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
@@ -11,6 +11,31 @@ from data_modules.ingest.manifests import read_rows, set_of
 from data_modules.store import read_record
 
 MARKS = ("fingerprint", "series")  # of a record: by which files and parameters it was made, from which DICOM series
+SIZE = ("shape", "spacing")  # that all sets of a modality share, for training puts their cases into one batch
+
+
+def settle(
+    out: Path, modality: Modality, public_set: str, given: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns a reader's parameters, those not given as the cohort's cases were made: what is ingested again stays.
+
+    Args:
+        out: The cohort folder.
+        modality: That of the source.
+        public_set: Name of the set; empty: the hospital's own files. Of other sets' cases only the size counts.
+        given: The parameters, None where not given.
+        defaults: What they are where the cohort has no such case yet.
+    """
+    listed = read_rows(out, modality)
+    made = dict(defaults)
+    for own in (False, True):
+        for case, path in zip(listed["case_id"], listed["path"], strict=True):
+            if (set_of(case) == public_set) is own:
+                parameters = (read_record(out / path) or {}).get("parameters", {})
+                made |= {name: value for name, value in parameters.items() if own or name in SIZE}
+                break
+    chosen = {name: made[name] if value is None else value for name, value in given.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
 
 
 def check_stored_shape(out: Path, modality: Modality, public_set: str, parameters: Mapping[str, Any]) -> None:
@@ -23,7 +48,7 @@ def check_stored_shape(out: Path, modality: Modality, public_set: str, parameter
     for case, path in zip(listed["case_id"], listed["path"], strict=True):
         if set_of(case) != public_set:
             stored = (read_record(out / path) or {}).get("stored", {})
-            for option in ("shape", "spacing"):
+            for option in SIZE:
                 if option in stored and option in parameters and tuple(stored[option]) != tuple(parameters[option]):
                     used, asked = (" ".join(f"{n:g}" for n in part[option]) for part in (stored, parameters))
                     raise InputError(f"--{option} {asked}: {out} holds cases of {used}; give the same")

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -15,7 +15,7 @@ from data_modules.errors import InputError
 from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases, series_mark
 from data_modules.ingest.cluster import open_cluster
 from data_modules.ingest.concealing import identities_of_rows
-from data_modules.ingest.continuity import check_nothing_lacks, check_stored_shape
+from data_modules.ingest.continuity import check_nothing_lacks, check_stored_shape, settle
 from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, list_files
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import Labels, check_given_folds, read_labels
@@ -30,6 +30,10 @@ from data_modules.ingest.summary import IngestSummary
 from data_modules.ingest.workers import Limits, Lost, Map, count_workers, open_workers
 from data_modules.inspection import write_report
 
+DEFAULTS: Mapping[Modality, Mapping[str, Any]] = {
+    "mri": {"shape": (16, 48, 48), "spacing": (4.0, 2.0, 2.0), "n4": False},
+    "tvus": {"shape": (16, 64, 64), "frame_rate": 5.0},
+}
 FILES_A_WORKER = 16  # fewer are not worth starting a process
 Progress = Callable[[int, int], None]
 Found = tuple[list[SourceImage], list[Rejection], dict[str, str]]
@@ -68,9 +72,9 @@ class IngestOptions(TypedDict, total=False):
 def ingest_mri(
     src: str | Path,
     out: str | Path,
-    shape: tuple[int, int, int] = (16, 48, 48),
-    spacing: tuple[float, float, float] = (4.0, 2.0, 2.0),
-    n4: bool = False,
+    shape: tuple[int, int, int] | None = None,
+    spacing: tuple[float, float, float] | None = None,
+    n4: bool | None = None,
     layout: str | None = None,
     series_rules: str | Path | None = None,
     **options: Unpack[IngestOptions],
@@ -79,13 +83,14 @@ def ingest_mri(
 
     Started again after a kill it goes on where it stopped. Patients' pseudonyms come from the key in ``<out>.key``,
     which is made on first use: keep it, for the patients of the other modality need the same one, and keep it secret.
+    What is left out of ``shape``, ``spacing`` and ``n4`` is as in the cohort's cases, where it has some.
 
     Args:
         src: Folder of files, with ``labels.csv``; or the folder above ``mri``.
         out: The cohort folder.
-        shape: Stored voxels (D, H, W).
-        spacing: Stored voxel size along D, H and W, mm.
-        n4: Whether to correct the bias field (N4) first.
+        shape: Stored voxels (D, H, W), first (16, 48, 48).
+        spacing: Stored voxel size along D, H and W, mm; first (4, 2, 2).
+        n4: Whether to correct the bias field (N4) beforehand, first False.
         layout: Name of a public set whose folders and quirks are known, e.g. ``"umd"``; None: any tree. Its cases stand
             beside the hospital's and those of other sets.
         series_rules: YAML file with rules that choose the series of a study; None: the shipped ones.
@@ -107,15 +112,15 @@ def ingest_mri(
         images, rejections = find_in_layout(source, files, over)
         return images, rejections, identities_of((), images)
 
-    parameters = {"shape": tuple(shape), "spacing": tuple(spacing), "n4": n4}
-    return _ingest("mri", Path(src), Path(out), find, parameters, public_set=layout or "", **options)
+    given = {"shape": shape, "spacing": spacing, "n4": n4}
+    return _ingest("mri", Path(src), Path(out), find, given, public_set=layout or "", **options)
 
 
 def ingest_tvus(
     src: str | Path,
     out: str | Path,
-    shape: tuple[int, int, int] = (16, 64, 64),
-    frame_rate: float = 5.0,
+    shape: tuple[int, int, int] | None = None,
+    frame_rate: float | None = None,
     **options: Unpack[IngestOptions],
 ) -> IngestSummary:
     """Turns videos, folders of frames and multi-frame DICOM ultrasound into the clips of a cohort, as `ingest_mri`.
@@ -123,18 +128,17 @@ def ingest_tvus(
     Args:
         src: Folder of files, with ``labels.csv``; or the folder above ``tvus``.
         out: The cohort folder.
-        shape: Stored frames and pixels (T, H, W).
-        frame_rate: Stored frames a second, of the middle of a clip; 0: T frames spread over the whole clip.
+        shape: Stored frames and pixels (T, H, W), first (16, 64, 64).
+        frame_rate: Stored frames a second, of the middle of a clip, first 5; 0: T frames spread over the whole clip.
         options: See `IngestOptions`.
 
     Raises:
         InputError: As `ingest_mri`.
     """
     _check_sizes(shape=shape)
-    if not 0 <= frame_rate < math.inf:
+    if frame_rate is not None and not 0 <= frame_rate < math.inf:
         raise InputError(f"--frame_rate {frame_rate}: give frames a second, or 0 to spread them over the whole clip")
-    parameters = {"shape": tuple(shape), "frame_rate": frame_rate}
-    return _ingest("tvus", Path(src), Path(out), find_tvus, parameters, **options)
+    return _ingest("tvus", Path(src), Path(out), find_tvus, {"shape": shape, "frame_rate": frame_rate}, **options)
 
 
 def _ingest(
@@ -142,7 +146,7 @@ def _ingest(
     source: Path,
     out: Path,
     find: Callable[[Path, Sequence[str], Map], Found],
-    parameters: dict[str, Any],
+    given: Mapping[str, Any],
     public_set: str = "",
     labels: str | Path | None = None,
     folds: int = 5,
@@ -166,6 +170,7 @@ def _ingest(
     table = read_labels(label_file) if labels or label_file.is_file() else Labels()
     check_given_folds(table.rows, label_file, folds)
     check_dealing(out, folds, seed)
+    parameters = settle(out, modality, public_set, given, DEFAULTS[modality])
     check_stored_shape(out, modality, public_set, parameters)
     files, rejections = list_files(source, without=label_file)
     root, target = source.resolve(), out.resolve()
@@ -258,9 +263,9 @@ def _source_folder(source: Path, out: Path, modality: Modality) -> Path:
     return source
 
 
-def _check_sizes(**sizes: Sequence[float]) -> None:
+def _check_sizes(**sizes: Sequence[float] | None) -> None:
     for name, values in sizes.items():
-        if len(values) != 3 or not all(0 < value < math.inf for value in values):
+        if values is not None and (len(values) != 3 or not all(0 < value < math.inf for value in values)):
             raise InputError(f"--{name} {' '.join(map(str, values))}: give three numbers above 0")
 
 

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def test_a_source_that_lacks_listed_cases_is_refused_and_nothing_is_changed(tmp_
     summary = ingest(tmp_path / "two", out, remove_missing=True)
     assert (summary.cases, summary.kept) == (5, 1)
     assert len(list((out / "mri").glob("*.npy"))) == 5
+
+
+def test_what_is_left_out_is_as_the_cohort_was_made(tmp_path: Path) -> None:
+    for number in range(3):
+        write_volume(tmp_path / "source" / f"P{number}_t2.nii", number)
+    out = tmp_path / "cohort"
+    first = ingest_mri(tmp_path / "source", out, shape=(6, 12, 12), spacing=(4.0, 3.0, 3.0), n4=True, workers=1)
+    write_volume(tmp_path / "source" / "P3_t2.nii", 3)
+    again = ingest_mri(tmp_path / "source", out, workers=1)
+    assert (first.kept, again.cases, again.kept) == (0, 4, 3)
+    for path in read_manifest(out, "mri")["path"]:
+        made = json.loads((out / path).with_suffix(".json").read_text())
+        assert made["parameters"] == {"shape": [6, 12, 12], "spacing": [4.0, 3.0, 3.0], "n4": True}
+        assert (made["stored"]["shape"], made["stored"]["spacing"]) == ([6, 12, 12], [4.0, 3.0, 3.0])
+    otherwise = ingest_mri(tmp_path / "source", out, n4=False, workers=1)
+    assert (otherwise.cases, otherwise.kept) == (4, 0)
+    assert np.load(out / read_manifest(out, "mri")["path"].iloc[0]).shape == (6, 12, 12)
 
 
 def test_what_is_remade_of_the_same_patient_or_file_is_not_lacking(
