@@ -74,14 +74,15 @@ class StageCLI(LightningCLI):
             InputError: The run folder holds a training that this one does not resume, or what it resumes is of another
                 stage or of other sizes.
         """
-        if self.config.fit.ckpt_path:
-            self._check_fit(self.config.fit.ckpt_path)
-        folder = Path(self.config.fit.run)
-        kept = [name for name in ("last.ckpt", "best.ckpt") if (folder / "checkpoints" / name).exists()]
-        if kept and not (self.config.fit.ckpt_path or is_dry(self.trainer)):
+        folder, resumed = Path(self.config.fit.run), self.config.fit.ckpt_path
+        if resumed:
+            self._check_fit(resumed)
+        checkpoints = folder / "checkpoints"
+        kept = [name for name in ("last.ckpt", "best.ckpt") if (checkpoints / name).exists()]
+        if kept and not is_dry(self.trainer) and Path(resumed or "nowhere").resolve().parent != checkpoints.resolve():
             raise InputError(
-                f"{folder}: holds a training; resume it with --ckpt_path {folder}/checkpoints/{kept[0]}, remove the "
-                "folder, or give another --run"
+                f"{folder}: holds a{'nother' if resumed else ''} training; resume it with --ckpt_path "
+                f"{checkpoints}/{kept[0]}, remove the folder, or give another --run"
             )
 
     def before_validate(self) -> None:

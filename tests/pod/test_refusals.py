@@ -59,13 +59,18 @@ def test_a_stage_is_not_resumed_from_another_stages_checkpoint(
         run(["fit", *options("mae", tmp_path), "--ckpt_path", teacher])
 
 
-def test_a_training_is_not_written_over(pipeline: Path, options: Options) -> None:
+def test_a_training_is_not_written_over(pipeline: Path, options: Options, tmp_path: Path) -> None:
     folder = pipeline / "student"
     before = {file: file.read_bytes() for file in folder.glob("*.*") if file.is_file()}
     with pytest.raises(
         InputError, match=r"student: holds a training; resume it with --ckpt_path .*/last\.ckpt, remove"
     ):
         run(["fit", *options("student", folder), "--method", "another"])
+    copied = shutil.copy(folder / "checkpoints/last.ckpt", tmp_path / "last.ckpt")
+    with pytest.raises(
+        InputError, match=r"student: holds another training; resume it with --ckpt_path .*/student/checkpoints/last\.ck"
+    ):
+        run(["fit", *options("student", folder), "--ckpt_path", str(copied)])
     assert {file: file.read_bytes() for file in before} == before
 
 
