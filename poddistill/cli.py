@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,9 @@ def _guarded(verb: Callable[[], None]) -> int:
 
 
 def _stage(argv: list[str]) -> None:
+    with suppress(ImportError):
+        # W&B does so in every run, and it takes a second longer where torch and Lightning are loaded already
+        import wandb.sdk.launch  # noqa: F401
     from poddistill.lightning_cli import run
 
     run(argv)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-import wandb.sdk.launch  # as every W&B run does; early, for the time that it takes grows with the modules loaded before
 import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from jsonargparse._namespace import NSKeyError
