@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data_modules.errors import InputError, UsageError
 from poddistill import __version__
@@ -34,8 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in STAGE_VERBS and not {"-h", "--help"} & set(argv[1:]):
         return _guarded(lambda: _stage(argv))
+    return _guarded(lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> None:
     arguments = _parser().parse_args(argv)
-    return _guarded(lambda: arguments.run(arguments))
+    arguments.run(arguments)
 
 
 def _guarded(verb: Callable[[], None]) -> int:
@@ -77,8 +82,23 @@ def _stage(argv: list[str]) -> None:
     run(argv)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells wrong usage in one line, and of a misspelt option which one may be meant."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; {self.prog} --help lists what it takes")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            wrong = next((text for text in unknown if text.startswith("-")), unknown[0]).partition("=")[0]
+            close = difflib.get_close_matches(wrong, self._option_string_actions, n=1, cutoff=0.75)
+            self.error(f"{wrong}: not an option of {self.prog}" + (f", did you mean {close[0]}?" if close else ""))
+        return known, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="poddistill",
         description="Detect pouch of Douglas obliteration from MRI alone, taught by the ultrasound of other patients.",
         epilog="Each verb has its own --help with an example.",
