@@ -1,12 +1,10 @@
 """Transfer through covariates, the label of a volume being a hidden variable."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poddistill.losses.covariates import CovariateTargets
+from poddistill.losses.covariates import CovariateTargets, FitOn
 from poddistill.losses.transfer import Transfer
 from poddistill.losses.unpaired import StudentBatch, StudentCohort, TeacherBank
 
@@ -37,7 +35,7 @@ class CovariateLikelihood(Transfer):
     those.
 
     Args:
-        fit_on: What the model of covariates is fitted on: `teacher`, `tvus-labels` or `mri-labels`.
+        fit_on: What the model of covariates is fitted on, as for `CovariateTargets`.
         temperature: Of the teacher's logits, above 0.
         penalty: Ridge, above 0.
         shuffled: Deal the e_i to all MRI that train at random, always in the same way: a control.
@@ -50,7 +48,7 @@ class CovariateLikelihood(Transfer):
 
     def __init__(
         self,
-        fit_on: Literal["teacher", "tvus-labels", "mri-labels"] = "teacher",
+        fit_on: FitOn = "teacher",
         temperature: float = 1.0,
         penalty: float = 1.0,
         shuffled: bool = False,

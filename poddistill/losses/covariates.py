@@ -1,6 +1,6 @@
 """Transfer through covariates, such as age or pain: both cohorts record them, so they tie patients beyond the label."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,19 +14,22 @@ from poddistill.losses.soft_logistic import fit_soft_logistic
 from poddistill.losses.transfer import Transfer
 from poddistill.losses.unpaired import StudentBatch, StudentCohort, TeacherBank
 
+FitOn = Literal["teacher", "tvus-labels", "labels-and-teacher", "mri-labels"]
+
 
 class CovariateTargets(Transfer):
     """L_KD = 1/n sum_i BCE(s_i, q_i), over the n unlabelled MRI of a batch, q_i what ultrasound says of such a patient.
 
     s_i is the student's logit, BCE(s, q) = -q log sigmoid(s) - (1 - q) log(1 - sigmoid(s)), and q_i is sigmoid(a + b .
     x_i) with x_i the covariates of MRI i. a and b minimise sum_c BCE(a + b . x_c, p_c) + penalty / 2 |b|^2 over the
-    clips c with any covariate; p_c is sigmoid(t_c / temperature), of the teacher's logit t_c (`teacher`), or the clip's
-    label (`tvus-labels`). With `mri-labels` the sum is over the labelled MRI and their labels: covariates alone,
-    without ultrasound and teacher. What ultrasound adds through covariates is the difference. Ours. A control of the
-    teacher's outputs acts on `teacher` alone.
+    clips c with any covariate; p_c is sigmoid(t_c / temperature), of the teacher's logit t_c (`teacher`), the clip's
+    label (`tvus-labels`), or the label where there is one and the teacher's output elsewhere (`labels-and-teacher`).
+    With `mri-labels` the sum is over the labelled MRI and their labels: covariates alone, without ultrasound and
+    teacher. What ultrasound adds through covariates is the difference. Ours. A control of the teacher's outputs acts on
+    what is read of them.
 
     Args:
-        fit_on: p_c: `teacher`, `tvus-labels` or `mri-labels`.
+        fit_on: p_c: `teacher`, `tvus-labels`, `labels-and-teacher` or `mri-labels`.
         temperature: Of the teacher's logits, above 0.
         penalty: Ridge, above 0.
         prevalence: None leaves a as it is fitted; a number in (0, 1) shifts a until it is the mean of q over the MRI
@@ -40,7 +43,7 @@ class CovariateTargets(Transfer):
 
     def __init__(
         self,
-        fit_on: Literal["teacher", "tvus-labels", "mri-labels"] = "teacher",
+        fit_on: FitOn = "teacher",
         temperature: float = 1.0,
         penalty: float = 1.0,
         prevalence: float | None = None,
@@ -48,14 +51,14 @@ class CovariateTargets(Transfer):
         shuffled: bool = False,
     ) -> None:
         super().__init__()
-        if fit_on not in ("teacher", "tvus-labels", "mri-labels"):
-            raise InputError(f"fit_on is {fit_on!r}: choose teacher, tvus-labels or mri-labels")
+        if fit_on not in get_args(FitOn):
+            raise InputError(f"fit_on is {fit_on!r}: choose {', '.join(get_args(FitOn)[:-1])} or {get_args(FitOn)[-1]}")
         if not temperature > 0:
             raise InputError(f"temperature is {temperature}: give a number above 0")
         _check(penalty, prevalence)
         self.fit_on = fit_on
         self.needs_teacher = fit_on != "mri-labels"
-        self.reads_outputs = fit_on == "teacher"
+        self.reads_outputs = fit_on in ("teacher", "labels-and-teacher")
         self.temperature = temperature
         self.penalty = penalty
         self.prevalence = prevalence
@@ -79,8 +82,9 @@ class CovariateTargets(Transfer):
             covariates, recorded, targets = cohort.covariates, cohort.recorded, cohort.labels
         else:
             assert bank is not None
-            soft = (bank.logits / self.temperature).sigmoid()
-            targets = soft if self.fit_on == "teacher" else bank.labels
+            targets = (bank.logits / self.temperature).sigmoid() if self.reads_outputs else bank.labels
+            if self.fit_on == "labels-and-teacher":
+                targets = bank.labels.where(~bank.labels.isnan(), targets)
             covariates, recorded = bank.covariates, bank.recorded
         require_covariates(covariates)
         known = recorded & ~targets.isnan()

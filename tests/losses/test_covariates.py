@@ -48,6 +48,19 @@ def test_labels_of_clips_or_of_the_mri_can_stand_in_for_the_teacher(cohorts):
         assert roc_auc_score(truth, transfer.targets) > 0.75
 
 
+def test_labels_come_before_the_teacher_who_speaks_for_clips_without(cohorts):
+    bank, cohort, _ = cohorts
+    hidden = torch.arange(len(bank.labels)) % 3 > 0
+    labels = bank.labels.where(~hidden, torch.tensor(NAN))
+    transfer = CovariateTargets("labels-and-teacher", temperature=2.0)
+    transfer.prepare(cohort, replace(bank, labels=labels))
+    told = torch.where(hidden, (bank.logits / 2).sigmoid(), bank.labels)
+    expected = slow_soft_labels(bank.covariates, told, 1.0, cohort.covariates)
+    torch.testing.assert_close(transfer.targets, expected, atol=1e-3, rtol=0)
+    assert transfer.fitted_mean == pytest.approx(told.mean().item())
+    assert transfer.needs_teacher and transfer.reads_outputs
+
+
 def test_log_odds_are_kept_where_a_probability_rounds_to_one(cohorts):
     bank, cohort, _ = cohorts
     transfer = CovariateTargets()
