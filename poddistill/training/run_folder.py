@@ -116,22 +116,21 @@ class BestCheckpoint(ModelCheckpoint):
         self.loss_of_best = math.inf
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Makes sure, before anything is trained, that something will be selected.
+        """Makes sure, before anything is trained, that the best is known.
 
         Raises:
-            InputError: There is no validation within the epochs, or a resumed training lacks its best checkpoint.
+            InputError: A resumed training lacks its best checkpoint.
         """
         if self.best_model_path and not Path(self.best_model_path).is_file():
             raise InputError(
                 f"{self.best_model_path}: missing, the best checkpoint before this training was interrupted; put it "
                 "back, or delete last.ckpt and train again"
             )
-        every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
-        if every is not None and epochs is not None and 0 < epochs < every and not is_dry(trainer):
-            raise InputError(
-                f"no validation would be run in {epochs} epochs, so no checkpoint would be the best: "
-                f"set trainer.check_val_every_n_epoch ({every}) to a divisor of max_epochs"
-            )
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Has the last epoch validated as well, where ``check_val_every_n_epoch`` does not divide their number."""
+        if trainer.current_epoch + 1 == trainer.max_epochs and trainer.check_val_every_n_epoch:
+            trainer.check_val_every_n_epoch = 1
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         """Tells whether the current state is better than the best, or as good with a lower loss."""
