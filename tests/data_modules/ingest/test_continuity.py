@@ -10,7 +10,8 @@ import pytest
 from data_modules.cohort import read_manifest
 from data_modules.errors import InputError
 from data_modules.ingest import ingest_mri
-from data_modules.ingest.continuity import number_cases
+from data_modules.ingest.continuity import number_cases, settle
+from data_modules.ingest.pipeline import DEFAULTS
 from data_modules.ingest.summary import IngestSummary
 from data_modules.store import write_array
 
@@ -66,6 +67,8 @@ def test_what_is_left_out_is_as_the_cohort_was_made(tmp_path: Path) -> None:
         made = json.loads((out / path).with_suffix(".json").read_text())
         assert made["parameters"] == {"shape": [6, 12, 12], "spacing": [4.0, 3.0, 3.0], "n4": True}
         assert (made["stored"]["shape"], made["stored"]["spacing"]) == ([6, 12, 12], [4.0, 3.0, 3.0])
+    of_another_set = settle(out, "mri", "umd", dict.fromkeys(DEFAULTS["mri"]), DEFAULTS["mri"])
+    assert of_another_set == {"shape": (6, 12, 12), "spacing": (4.0, 3.0, 3.0), "n4": False}
     otherwise = ingest_mri(tmp_path / "source", out, n4=False, workers=1)
     assert (otherwise.cases, otherwise.kept) == (4, 0)
     assert np.load(out / read_manifest(out, "mri")["path"].iloc[0]).shape == (6, 12, 12)
