@@ -38,7 +38,7 @@ class CohortDataModule(pl.LightningDataModule):
 
     Attributes:
         manifest: The modality's manifest with a column ``split``: ``train`` (image and label are trained on),
-            ``unlabelled`` (at most the image is), ``val`` or ``test``.
+            ``unlabelled`` (at most the image is), ``unused`` (left out by `n_unlabelled`), ``val`` or ``test``.
 
     Args:
         cohort: The cohort folder, as `poddistill ingest` writes it.
@@ -46,6 +46,8 @@ class CohortDataModule(pl.LightningDataModule):
         batch_size: Cases a batch and a process.
         include_unlabelled: Train on all images, labels hidden, as for pre-training.
         n_labelled: Train with so many labels, at least 2, drawn with the seed in the ratio of the classes; None: all.
+        n_unlabelled: Train with so many images without a label, drawn with the seed; in pre-training, which hides all
+            labels, so many images. None: all.
         augmentation: Changes training batches on their device.
         num_workers: Processes a loader.
         seed: Of order and draw; None: the run's own seed (``seed_everything``), else 0.
@@ -80,6 +82,7 @@ class CohortDataModule(pl.LightningDataModule):
         unlabelled_batch_size: int = 0,
         shuffle_labels: bool = False,
         label_noise: float = 0.0,
+        n_unlabelled: int | None = None,
     ) -> None:
         super().__init__()
         if unlabelled_batch_size < 0 or (unlabelled_batch_size and include_unlabelled):
@@ -88,11 +91,14 @@ class CohortDataModule(pl.LightningDataModule):
             )
         if not 0 <= label_noise < 0.5:
             raise InputError(f"label_noise is {label_noise}: give a part from 0 to below 0.5")
+        if n_unlabelled is not None and n_unlabelled < 1:
+            raise InputError(f"n_unlabelled is {n_unlabelled}: give at least 1, or null for all")
         self.cohort = Path(cohort)
         self.fold = fold
         self.batch_size = batch_size
         self.include_unlabelled = include_unlabelled
         self.n_labelled = n_labelled
+        self.n_unlabelled = n_unlabelled
         self.augmentation = augmentation
         self.num_workers = num_workers
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
@@ -100,7 +106,7 @@ class CohortDataModule(pl.LightningDataModule):
         self.cache_gb = cache_gb
         self.unlabelled_batch_size = unlabelled_batch_size
         self.manifest = read_manifest(self.cohort, self.modality)
-        self.manifest["split"] = self._split(n_labelled)
+        self.manifest["split"] = self._split()
         labels, rng = self.train_labels, np.random.default_rng(self.seed)
         if shuffle_labels:
             labels = rng.permutation(labels)
@@ -124,7 +130,7 @@ class CohortDataModule(pl.LightningDataModule):
         loader = self._loader(self._trained_rows(), training=True)
         if not self.unlabelled_batch_size:
             return loader
-        rows = self._rows("unlabelled")
+        rows = self._unlabelled_rows()
         if not len(rows):
             raise InputError(
                 f"{self.cohort}: unlabelled_batch_size is {self.unlabelled_batch_size}, but no {self.modality} case is "
@@ -206,18 +212,21 @@ class CohortDataModule(pl.LightningDataModule):
             batch["image"] = self.augmentation(batch["image"])
         return batch
 
-    def _split(self, n_labelled: int | None) -> pd.Series:
+    def _split(self) -> pd.Series:
         split = splits(self.manifest, self.fold, 0 if self.fold is None else count_folds(self.cohort))
         label = self.manifest["label"]
         candidates = split.eq("train") & label.notna() & (not self.include_unlabelled)
         chosen = self.manifest["case_id"][candidates]
-        if n_labelled is not None:
-            chosen = _draw(chosen, label[candidates], n_labelled, self.seed, self.modality)
+        if self.n_labelled is not None:
+            chosen = _draw(chosen, label[candidates], self.n_labelled, self.seed, self.modality)
         unused = split.isin(["train", ""]) & ~split.index.isin(chosen.index)
         split = split.mask(unused, "unlabelled")
         if self._without_labels and self.fold is not None:
             patients = sorted(self.manifest["patient_id"].unique())
             split = split.mask(self.manifest["patient_id"].isin(patients[self.fold % HELD_OUT :: HELD_OUT]), "val")
+        if self.n_unlabelled is not None:
+            left_out = _shuffled(self.manifest["case_id"][split.eq("unlabelled")], self.seed)[self.n_unlabelled :]
+            split = split.mask(split.index.isin(left_out), "unused")
         return split
 
     @property
@@ -227,10 +236,19 @@ class CohortDataModule(pl.LightningDataModule):
     def _rows(self, *parts: str) -> np.ndarray:
         return np.flatnonzero(self.manifest["split"].isin(parts))
 
+    def _unlabelled_rows(self) -> np.ndarray:
+        rows = self._rows("unlabelled")
+        if self.n_unlabelled is not None and len(rows) < self.n_unlabelled:
+            raise InputError(
+                f"{self.cohort}: n_unlabelled is {self.n_unlabelled}, but {len(rows)} {self.modality} cases are there "
+                "to train on without a label: lower it in the profile, or set it to null for all"
+            )
+        return rows
+
     def _trained_rows(self) -> np.ndarray:
         self._refuse_no_fold()
         if self.include_unlabelled:
-            rows = self._rows("train", "unlabelled")
+            rows = self._unlabelled_rows()
             if not len(rows):
                 raise InputError(f"{self.cohort}: no {self.modality} case is there to train on; ingest some")
             return rows
@@ -278,7 +296,12 @@ def _draw(cases: pd.Series, labels: pd.Series, n: int, seed: int, modality: str)
         raise InputError(f"n_labelled {n} of {modality}: a detector needs a case of each class; give at least 2")
     if n >= len(cases):
         return cases
-    order = cases.map(lambda case: hash_order(seed, case)).sort_values().index
+    order = _shuffled(cases, seed)
     positive, negative = (order[labels[order].eq(label)] for label in (1, 0))
     n_positive = min(max(round(n * len(positive) / len(cases)), 1), n - 1)
     return cases.loc[positive[:n_positive].append(negative[: n - n_positive])]
+
+
+def _shuffled(cases: pd.Series, seed: int) -> pd.Index:
+    """The index of cases in an order of seed and case alone, so that a smaller draw is part of a larger."""
+    return cases.map(lambda case: hash_order(seed, case)).sort_values().index

@@ -16,7 +16,7 @@ PREDICTIONS_ALL = "predictions_all.csv"
 METRICS = "metrics.csv"
 COLUMNS = ("case_id", "patient_id", "split", "label", "probability")
 SPLITS = ("train", "val", "test")
-EVERY_SPLIT = ("train", "unlabelled", "val", "test")
+EVERY_SPLIT = ("train", "unlabelled", "unused", "val", "test")
 _COHORT = re.compile(r"cohort(\d+)")
 METHOD_ORDER = ("teacher", "student", "student-mae", "student-paper", "student-kd", "student-scratch")
 

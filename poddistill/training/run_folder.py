@@ -271,7 +271,8 @@ class ResumedMetrics(Callback):
 class PredictionsWriter(Callback):
     """Writes a probability a case: ``predictions.csv`` after a test, ``predictions_all.csv`` after a predict.
 
-    Columns: case_id, patient_id, split (train, unlabelled, val, test), label (empty where unknown), probability.
+    Columns: case_id, patient_id, split (train, unlabelled, unused, val, test), label (empty where unknown),
+    probability.
 
     Args:
         dirpath: The run folder.

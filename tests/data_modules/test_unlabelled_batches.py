@@ -59,6 +59,44 @@ def test_asking_for_unlabelled_cases_that_are_not_there_names_the_remedy(write_c
         MRIDataModule(cohort, unlabelled_batch_size=3, include_unlabelled=True)
 
 
+def test_few_unlabelled_cases_grow_by_adding_and_the_others_are_not_seen(write_cohort: WriteCohort) -> None:
+    cohort = str(write_cohort(n_unlabelled=40))
+    splits = {n: MRIDataModule(cohort, n_labelled=4, n_unlabelled=n).manifest["split"] for n in (3, 9, None)}
+    chosen = {n: set(split.index[split.eq("unlabelled")]) for n, split in splits.items()}
+    assert [len(chosen[n]) for n in (3, 9)] == [3, 9]
+    assert chosen[3] < chosen[9] < chosen[None]
+    for n in (3, 9):
+        assert set(splits[n].index[splits[n].eq("unused")]) == chosen[None] - chosen[n]
+        assert splits[n].isin(["train", "val", "test"]).equals(splits[None].isin(["train", "val", "test"]))
+    data = MRIDataModule(cohort, n_labelled=4, n_unlabelled=3, batch_size=4, unlabelled_batch_size=20)
+    seen = torch.cat([batch["index"] for number in range(3) for batch in epoch(data, number)]).unique().tolist()
+    assert set(seen) == chosen[3] | set(np.flatnonzero(splits[3].eq("train")))
+    assert data.trained_patients == set(data.manifest["patient_id"].iloc[seen])
+
+
+def test_pre_training_on_few_images_sees_so_many_of_all(write_cohort: WriteCohort) -> None:
+    data = MRIDataModule(str(write_cohort()), include_unlabelled=True, n_unlabelled=7, batch_size=7)
+    loader = data.train_dataloader()
+    for number in range(3):
+        loader.sampler.set_epoch(number)
+        assert len(torch.cat([batch["index"] for batch in loader]).unique()) == 7
+    assert len(data.trained_patients) == 7
+    assert len(data.val_dataloader().dataset) == len(MRIDataModule(str(data.cohort)).val_dataloader().dataset)
+
+
+def test_more_unlabelled_cases_than_there_are_and_none_are_refused(write_cohort: WriteCohort) -> None:
+    cohort = str(write_cohort())
+    there = int(MRIDataModule(cohort, n_labelled=4).manifest["split"].eq("unlabelled").sum())
+    few = {"n_labelled": 4, "unlabelled_batch_size": 2}
+    assert len(epoch(MRIDataModule(cohort, n_unlabelled=there, **few))) > 0
+    with pytest.raises(InputError, match=rf"n_unlabelled is {there + 1}, but {there} mri cases are there"):
+        MRIDataModule(cohort, n_unlabelled=there + 1, **few).train_dataloader()
+    with pytest.raises(InputError, match="n_unlabelled is 999, but"):
+        MRIDataModule(cohort, include_unlabelled=True, n_unlabelled=999).train_dataloader()
+    with pytest.raises(InputError, match="n_unlabelled is 0: give at least 1, or null for all"):
+        MRIDataModule(cohort, n_unlabelled=0)
+
+
 def test_shuffled_labels_are_as_many_of_each_and_held_out_cases_keep_theirs(write_cohort: WriteCohort) -> None:
     cohort = str(write_cohort(n_labelled=150, tvus_from=200))
     plain, shuffled = MRIDataModule(cohort, seed=1), MRIDataModule(cohort, seed=1, shuffle_labels=True)

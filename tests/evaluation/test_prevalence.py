@@ -142,7 +142,7 @@ def test_a_score_without_information_gives_the_prevalence_and_a_perfect_one_the_
         (
             lambda table: table.assign(split=table["split"].replace("unlabelled", "none")),
             0.25,
-            "'none' must be train, unlabelled, val or test",
+            "'none' must be train, unlabelled, unused, val or test",
         ),
     ],
 )
