@@ -8,6 +8,9 @@ its runs predicted are kept in `experiments/pod/results/<name>/`. `about.md` the
 written before the study is run: its first line becomes the heading. Then, or without a study, `docs/results.md` and its
 figures are written anew.
 
+`curves.yaml` there names studies that differ in another number than that of labels; each of its curves comes before
+the studies.
+
 What was predicted suffices to compare again, elsewhere or with further cohorts:
 
     .venv/bin/python benchmarks/results.py runs/replicates/study-20labels --restore
@@ -37,6 +40,7 @@ PAGE = ROOT / "docs" / "results.md"
 FIGURES = ROOT / "docs" / "figures"
 TABLES = ("comparison", "differences", "runs")
 PREDICTIONS = "predictions.csv.gz"
+CURVES = "curves.yaml"
 RUN = ["method", "cohort", "seed", "fold"]
 LABELS = re.compile(r"study(-[a-z]+)?(-\d+labels)?$")
 """Studies of a regime, the first group, that differ in the number of labels alone."""
@@ -129,6 +133,9 @@ def page(studies: list[Path]) -> str:
     alike = [study for study in studies if LABELS.match(study.name)]
     for name in dict.fromkeys(map(regime, alike)):
         parts += learning_curve(name, [study for study in alike if regime(study) == name])
+    curves = PUBLISHED / CURVES
+    for curve in yaml.safe_load(curves.read_text()) if curves.exists() else []:
+        parts += regime_curve(**curve)
     parts += [section(study) for study in studies]
     return "\n\n".join(parts) + "\n"
 
@@ -182,6 +189,59 @@ def learning_curve(name: str, studies: list[Path]) -> list[str]:
         headings = ["method", f"as good as `{BASELINE}` with", "95 % interval", "cohorts"]
         parts.append(table(headings, rows))
     return parts
+
+
+def regime_curve(name: str, axis: str, baseline: str, studies: dict[float, str]) -> list[str]:
+    """Returns the figure and the table of studies that differ in a number, on the cohorts that all of them have.
+
+    Args:
+        name: Of the figure's file.
+        axis: What the number is.
+        baseline: The method that others are compared with at every number.
+        studies: number -> name of a published study, with its predictions.
+
+    Raises:
+        SystemExit: A study is not published, or no cohort is in all.
+    """
+    missing = [study for study in studies.values() if not (PUBLISHED / study / PREDICTIONS).exists()]
+    if missing:
+        raise SystemExit(f"error: {PUBLISHED / CURVES}: {', '.join(missing)} has no {PREDICTIONS}; publish it first")
+    cohorts = set.intersection(
+        *(set(pd.read_csv(PUBLISHED / study / "runs.csv")["cohort"]) for study in studies.values())
+    )
+    if not cohorts:
+        raise SystemExit(f"error: {PUBLISHED / CURVES}: the studies of {name} have no cohort in common")
+    with TemporaryDirectory() as scratch:
+        points = {}
+        for number, study in studies.items():
+            restore(Path(scratch) / study)
+            points[number] = [Path(scratch) / study / f"cohort{cohort}" for cohort in sorted(cohorts)]
+        every = draw_curve(points, Path(scratch) / "curve", baseline=baseline, resamples=1).table
+    every = every[every["method"].ne("teacher")]
+    file = f"results-{name}.png"
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    curve_figure(every, axis, baseline).savefig(FIGURES / file, metadata={"Software": None})
+    rows = [
+        [f"`{method}`", *(cell(at[at["value"] == number], method == baseline) for number in sorted(studies))]
+        for method, at in every.groupby("method", sort=False)
+    ]
+    return [
+        f"![Test AUROC against {axis}](figures/{file})",
+        f"AUROC against {axis}, and the difference from `{baseline}` with its 95 % interval, not adjusted, on "
+        f"{len(cohorts)} cohorts: {', '.join(map(str, sorted(cohorts)))}.",
+        table(["method", *(f"{number:g}" for number in sorted(studies))], rows),
+    ]
+
+
+def cell(rows: pd.DataFrame, baseline: bool) -> str:
+    """Returns the AUROC of a method at a number, and its difference if it is not the baseline; nothing of no row."""
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    if baseline or pd.isna(row["difference"]):
+        return f"{row['auroc']:.3f}"
+    interval = f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}"
+    return f"{row['auroc']:.3f} ({row['difference']:+.3f}, {interval})"
 
 
 def section(study: Path) -> str:

@@ -71,15 +71,33 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
     for name in results.TABLES:
         pd.testing.assert_frame_equal(pd.read_csv(again / "report" / f"{name}.csv"), pd.read_csv(kept / f"{name}.csv"))
     assert results.restore(again) == 0
+    (kept.parent / "curves.yaml").write_text(
+        "- {name: numbers, axis: labels, baseline: student-mae, studies: {20: study-20labels, 80: study}}\n"
+    )
     page = results.page(sorted(kept.parent.glob("study*"), reverse=True))
     assert page.startswith("# Results\n\nWhat was found.\n\n![Test AUROC")
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == {
-        f"results-{n}" for n in ("labels", "study", "study-20labels")
+        f"results-{n}" for n in ("labels", "numbers", "study", "study-20labels")
     }
+    assert "AUROC against labels, and the difference from `student-mae`" in page
+    assert "on 3 cohorts: 0, 1, 2." in page
+    rows = pd.read_csv(tmp_path / "results" / "study" / "differences.csv").set_index(["method_a", "method_b"])
+    curve = rows.loc[("student", "student-mae")]
+    assert f"({curve['difference']:+.3f}, {curve['low']:+.3f} to {curve['high']:+.3f})" in page
     assert page.index("## With 20 labels") < page.index("## With 80 labels")
     assert "3 cohorts, 60 test volumes each:" in page
     assert "| `student` - `student--constant` |" in page
     assert page.count("it comes from what these take away") == 2
+
+
+def test_a_curve_names_the_study_that_is_not_published(results: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "results" / "study").mkdir(parents=True)
+    (tmp_path / "results" / "opening.md").write_text("# Results\n")
+    (tmp_path / "results" / "curves.yaml").write_text(
+        "- {name: n, axis: labels, baseline: own, studies: {20: study}}\n"
+    )
+    with pytest.raises(SystemExit, match=r"curves\.yaml: study has no predictions\.csv\.gz; publish it first"):
+        results.page([])
 
 
 def test_an_unfinished_study_is_not_published(results: ModuleType, tmp_path: Path) -> None:
