@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from data_modules.unpaired import UnpairedDataModule
 from poddistill.training.checkpoints import check_fit, read_checkpoint, refuse_trained_on
 from poddistill.training.memory import keep_freed_memory
 from poddistill.training.precision import fastest_precision
-from poddistill.training.run_folder import BestCheckpoint, RunConfig, is_dry
+from poddistill.training.run_folder import BestCheckpoint, RunConfig, held, is_dry
 
 
 class StageCLI(LightningCLI):
@@ -65,6 +66,11 @@ class StageCLI(LightningCLI):
             data = self.config[self.subcommand].data
             if data.class_path == f"{UnpairedDataModule.__module__}.{UnpairedDataModule.__qualname__}":
                 data.init_args = Namespace(mri=data.init_args.mri)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        writes = subcommand == "fit" and self.trainer.is_global_zero and not is_dry(self.trainer)
+        with held(Path(self.config.fit.run)) if writes else nullcontext():
+            super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
         """Leaves what was trained before as it is.

@@ -1,9 +1,12 @@
 """The run folder: checkpoints that make can trust, metrics that survive a resume, predictions."""
 
 import csv
+import fcntl
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +29,28 @@ from poddistill.training.scores import CaseScores
 def is_dry(trainer: pl.Trainer) -> bool:
     """Tells whether this is a ``fast_dev_run``, which writes nothing."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a run folder against a second training, which would write into the same files.
+
+    Where the file system knows no locks, nothing is held.
+
+    Raises:
+        InputError: Another process is training into the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another process is training into it; wait until it has finished, or give another --run"
+            ) from error
+        except OSError:
+            pass
+        yield
 
 
 class RunConfig(SaveConfigCallback):

@@ -1,6 +1,8 @@
 """What a stage refuses: one line that names the file or option, and nothing lost."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +74,22 @@ def test_a_training_is_not_written_over(pipeline: Path, options: Options, tmp_pa
     ):
         run(["fit", *options("student", folder), "--ckpt_path", str(copied)])
     assert {file: file.read_bytes() for file in before} == before
+
+
+def test_two_trainings_do_not_write_into_one_folder(options: Options, tmp_path: Path) -> None:
+    hold = f"from poddistill.training.run_folder import held\nwith held(Path({str(tmp_path)!r})):\n"
+    other = f"from pathlib import Path\n{hold}    print(flush=True)\n    input()"
+    with subprocess.Popen([sys.executable, "-c", other], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as training:
+        assert training.stdin and training.stdout
+        training.stdout.readline()
+        with pytest.raises(
+            InputError, match=rf"^{tmp_path}: another process is training into it; wait until it has fin"
+        ):
+            run(["fit", *options("mae", tmp_path)])
+        assert not any((tmp_path / name).exists() for name in ("metrics.csv", "config.yaml", "checkpoints"))
+        training.kill()
+    run(["fit", *options("mae", tmp_path)])
+    assert (tmp_path / "checkpoints/best.ckpt").exists()
 
 
 def test_a_profile_value_that_nothing_would_come_of_is_refused(
