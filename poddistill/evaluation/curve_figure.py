@@ -38,11 +38,12 @@ def curve_figure(table: pd.DataFrame, axis: str, baseline: str | None = None) ->
     panels = figure.subplots(1, 2 if compared else 1, squeeze=False)[0]
     _lines(panels[0], table, "auroc", methods, colours)
     panels[0].set(ylabel="test AUROC, 95 % interval")
-    panels[0].legend(loc="lower right", fontsize=8 if len(methods) <= 6 else 7, framealpha=0.9, edgecolor="none")
+    columns = min(len(methods), 5 if compared else 4)  # above the panels: inside, it would hide intervals
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, fontsize=8)
     if compared:
         panels[1].axhline(0, color=INK, linewidth=0.9)
         _lines(panels[1], table, "difference", drawn, colours)
-        panels[1].set(ylabel=f"difference in AUROC from {baseline}, 95 % interval")
+        panels[1].set(ylabel=f"AUROC less that of {baseline}, 95 % interval")
     for panel in panels:
         panel.set(xlabel=axis)
     return figure
