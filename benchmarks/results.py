@@ -240,8 +240,8 @@ def cell(rows: pd.DataFrame, baseline: bool) -> str:
     row = rows.iloc[0]
     if baseline or pd.isna(row["difference"]):
         return f"{row['auroc']:.3f}"
-    interval = f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}"
-    return f"{row['auroc']:.3f} ({row['difference']:+.3f}, {interval})"
+    mean, low, high = (round(row[f"difference{end}"], 3) + 0.0 for end in ("", "_low", "_high"))  # no minus before 0
+    return f"{row['auroc']:.3f} ({mean:+.3f}, {low:+.3f} to {high:+.3f})"
 
 
 def section(study: Path) -> str:
