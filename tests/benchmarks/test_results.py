@@ -88,6 +88,12 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
     assert "3 cohorts, 60 test volumes each:" in page
     assert "| `student` - `student--constant` |" in page
     assert page.count("it comes from what these take away") == 2
+    runs = pd.read_csv(kept / "runs.csv")
+    runs[runs["cohort"] < 2].to_csv(kept / "runs.csv", index=False)
+    assert "on 2 cohorts: 0, 1." in results.page([]), "a curve has the cohorts that all of its studies have"
+    runs.assign(cohort=runs["cohort"] + 3).to_csv(kept / "runs.csv", index=False)
+    with pytest.raises(SystemExit, match="the studies of numbers have no cohort in common"):
+        results.page([])
 
 
 def test_a_curve_names_the_study_that_is_not_published(results: ModuleType, tmp_path: Path) -> None:

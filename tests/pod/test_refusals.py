@@ -1,5 +1,6 @@
 """What a stage refuses: one line that names the file or option, and nothing lost."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from data_modules.errors import InputError, UsageError
 from poddistill.lightning_cli import run
+from poddistill.training.run_folder import held
 
 ROOT = Path(__file__).parents[2]
 Options = Callable[..., list[str]]
@@ -90,6 +92,15 @@ def test_two_trainings_do_not_write_into_one_folder(options: Options, tmp_path: 
         training.kill()
     run(["fit", *options("mae", tmp_path)])
     assert (tmp_path / "checkpoints/best.ckpt").exists()
+
+
+def test_a_folder_without_locks_is_trained_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with held(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
 
 
 def test_a_profile_value_that_nothing_would_come_of_is_refused(
