@@ -88,7 +88,7 @@ def test_on_a_cluster_what_is_stuck_or_crashes_is_lost_and_the_others_are_not(
         results = list(over(time.sleep, [0.0, 60.0, 0.0, 0.0, 0.0]))
         assert [type(result) for result in results] == [type(None), Lost, *[type(None)] * 3]
         assert "2 s" in results[1].reason
-    # It counts as crashed when several workers have died of it, and on a busy machine each takes seconds to be replaced.
+    # It counts as crashed when several workers have died of it; a busy machine takes seconds to replace each.
     with open_cluster(cluster.scheduler_address, [tmp_path], Limits(120.0, 2.0)) as over:
         results = list(over(eval, ["1", "__import__('os')._exit(1)", "2"]))
         assert results == [1, Lost("reading it crashes the decoder"), 2]
