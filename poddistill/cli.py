@@ -223,15 +223,11 @@ OF_MRI, OF_TVUS = ("spacing", "n4", "series_rules", "layout"), ("frame_rate",)
 
 
 def _ingest(arguments: argparse.Namespace) -> None:
+    from data_modules.ingest import ingest_mri, ingest_tvus
+
     mri = arguments.modality == "mri"
     if other := [name for name in (OF_TVUS if mri else OF_MRI) if getattr(arguments, name) is not None]:
         raise UsageError(f"--{other[0]} is for {'TVUS' if mri else 'MRI'}; leave it out")
-    if arguments.scheduler is None:
-        from data_modules.fork_server import start_fork_server
-
-        start_fork_server(volumes=mri)  # imports what its processes need while this one imports the rest
-    from data_modules.ingest import ingest_mri, ingest_tvus
-
     names = ("shape", *(OF_MRI if mri else OF_TVUS))
     given = {name: getattr(arguments, name) for name in names}
     options: dict[str, Any] = {

@@ -28,6 +28,7 @@ from data_modules.ingest.sources import check_sources_file, write_sources
 from data_modules.ingest.spellings import check_spellings
 from data_modules.ingest.summary import IngestSummary
 from data_modules.ingest.workers import Limits, Lost, Map, count_workers, open_workers
+from data_modules.inspection import write_report
 
 DEFAULTS: Mapping[Modality, Mapping[str, Any]] = {
     "mri": {"shape": (16, 48, 48), "spacing": (4.0, 2.0, 2.0), "n4": False},
@@ -175,7 +176,7 @@ def _ingest(
     root, target = source.resolve(), out.resolve()
     with (
         open_key(out, public_set) as pseudonyms,
-        _open_map(scheduler, workers, len(files), limits, (root, target), modality == "mri") as over,
+        _open_map(scheduler, workers, len(files), limits, (root, target)) as over,
     ):
         images, unfit, identities = find(root, files, over)
         matching = Matching(root, label_file, images, table.rows, one_a_study=modality == "mri")
@@ -203,8 +204,6 @@ def _ingest(
         given = {pseudonyms.patient(row.patient): row.fold for row in table.rows if row.fold is not None}
         order = {case.patient_id: case.match.patient for case in cases}
         duplicates = write_manifests(out, modality, manifest, given, folds, seed, order, public_set, pseudonyms)
-    from data_modules.inspection import write_report  # draws with matplotlib, which the processes do without
-
     write_report(out)
     defects = [rejection for rejection in rejections if rejection.defect]
     return IngestSummary(
@@ -233,10 +232,10 @@ def _limits(seconds: float, gib: float) -> Limits:
 
 
 def _open_map(
-    scheduler: str | None, workers: int, n_files: int, limits: Limits, folders: tuple[Path, Path], volumes: bool
+    scheduler: str | None, workers: int, n_files: int, limits: Limits, folders: tuple[Path, Path]
 ) -> AbstractContextManager[Map]:
     if scheduler is None:
-        return open_workers(count_workers(workers, n_files, FILES_A_WORKER), limits, volumes)
+        return open_workers(count_workers(workers, n_files, FILES_A_WORKER), limits)
     source, out = folders
     out.mkdir(parents=True, exist_ok=True)
     return open_cluster(scheduler, (source, out), limits)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -15,7 +16,7 @@ import cv2
 import SimpleITK as sitk  # noqa: N813
 from pebble import ProcessExpired, ProcessPool
 
-from data_modules.fork_server import start_fork_server
+PRELOADED = ["data_modules.ingest.cases", "data_modules.ingest.volume"]
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """Applies a function to each item and gives the results in the items' order, `Lost` for an item that broke a limit."""
@@ -46,13 +47,13 @@ class Lost:
 
 
 @contextmanager
-def open_workers(n: int, limits: Limits, volumes: bool) -> Iterator[Map]:
-    """Yields a map over n processes of this machine, ready for volumes, or for clips alone.
+def open_workers(n: int, limits: Limits) -> Iterator[Map]:
+    """Yields a map over n processes of this machine.
 
     The processes are forked from a server that has imported what they need, and that runs no thread. One that breaks a
     limit, or that a decoder crashes, is replaced, and only the item it was at is lost.
     """
-    pool = ProcessPool(n, initializer=_prepare, initargs=(limits,), context=start_fork_server(volumes))
+    pool = ProcessPool(n, initializer=_prepare, initargs=(limits,), context=_fork_server())
     try:
         yield lambda function, items: _results(pool, function, items, limits)
         pool.close()
@@ -93,6 +94,22 @@ def _results(pool: ProcessPool, function: Callable[[Any], Any], items: Iterable[
             yield too_large(limits)
         except ProcessExpired:
             yield crashed()
+
+
+@cache
+def _fork_server() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which the server does once for all
+    try:
+        multiprocessing.forkserver.ensure_running()  # type: ignore[attr-defined]
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+    return context
 
 
 def _prepare(limits: Limits) -> None:

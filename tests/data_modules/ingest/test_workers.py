@@ -24,7 +24,7 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
-    with open_workers(2, LIMITS, volumes=False) as over:
+    with open_workers(2, LIMITS) as over:
         assert list(over(abs, range(-40, 0))) == list(range(40, 0, -1))
 
 
@@ -40,7 +40,7 @@ def test_an_item_that_breaks_a_limit_is_lost_and_the_others_are_not(
     function: Callable, harmless: object, harmful: object, reason: str
 ) -> None:
     items = [harmless, harmful, harmless, harmless]
-    with open_workers(2, LIMITS, volumes=False) as over:
+    with open_workers(2, LIMITS) as over:
         results = list(over(function, items))
     lost = [result.reason for result in results if isinstance(result, Lost)]
     assert len(lost) == (1 if reason else 0)
@@ -49,14 +49,14 @@ def test_an_item_that_breaks_a_limit_is_lost_and_the_others_are_not(
 
 
 def test_an_item_that_crashes_the_process_is_lost_and_the_others_are_not() -> None:
-    with open_workers(1, LIMITS, volumes=False) as over:
+    with open_workers(1, LIMITS) as over:
         results = list(over(eval, ["1", "__import__('os').abort()", "2"]))
     assert results == [1, Lost("reading it crashes the decoder"), 2]
 
 
 def test_a_map_that_is_left_early_ends_its_processes() -> None:
     start = time.monotonic()
-    with pytest.raises(RuntimeError), open_workers(2, Limits(60.0, 2.0), volumes=False) as over:
+    with pytest.raises(RuntimeError), open_workers(2, Limits(60.0, 2.0)) as over:
         next(iter(over(time.sleep, [0.0, 50.0, 50.0])))
         raise RuntimeError
     assert time.monotonic() - start < 30
