@@ -54,7 +54,7 @@ BENCHMARKS := store ingest geometry reading augmentation mae_step mae_probe r2pl
 BASELINES := student-mae student-paper student-kd student-scratch
 # Columns of both manifests. The recipe `student` rests on them; without any, student-mae is the one to use.
 COVARIATES ?= $(shell sed -n 's/^  covariates: *\[\([^]]*\)\].*/\1/p' experiments/pod/$(PROFILE).yaml)
-# In this order two jobs of make are busy to the end.
+# In this order the demo's two jobs end together.
 ARMS    ?= student-mae $(if $(strip $(COVARIATES)),student) student-paper student-scratch $(if $(strip $(COVARIATES)),covariates)
 METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv

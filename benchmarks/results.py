@@ -260,9 +260,7 @@ def section(study: Path) -> str:
         for row in methods.itertuples()
     ]
     cohorts = int(methods["cohorts"].max())
-    each, over = divmod(int(methods["n"].max()), cohorts)
-    test = f"{methods['n'].max()} test volumes together" if over else f"{each} test volumes each"
-    parts += [f"{cohorts} cohorts, {test}:", table(columns, rows)]
+    parts += [f"{cohorts} cohorts, {methods['n'].max()} test volumes together:", table(columns, rows)]
     columns = ["difference in AUROC", "cohorts", "mean (95 %)", "bootstrap (95 %)"]
     columns += ["p", "p Holm", "p equivalence", "shows"]
     rows = [
