@@ -8,8 +8,8 @@ its runs predicted are kept in `experiments/pod/results/<name>/`. `about.md` the
 written before the study is run: its first line becomes the heading. Then, or without a study, `docs/results.md` and its
 figures are written anew.
 
-`curves.yaml` there names studies that differ in another number than that of labels; each of its curves comes before
-the studies.
+`overview.yaml` there names the settings of the table in the opening, `curves.yaml` studies that differ in another
+number than that of labels; each of its curves comes before the studies.
 
 What was predicted suffices to compare again, elsewhere or with further cohorts:
 
@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import yaml
+from results_overview import overview
 from results_plot import draw_differences
 from timing import table
 
@@ -41,6 +42,8 @@ FIGURES = ROOT / "docs" / "figures"
 TABLES = ("comparison", "differences", "runs")
 PREDICTIONS = "predictions.csv.gz"
 CURVES = "curves.yaml"
+OVERVIEW_HERE = "<!-- overview -->"
+"""Where `opening.md` has the table and the figure of `overview.yaml`."""
 RUN = ["method", "cohort", "seed", "fold"]
 LABELS = re.compile(r"study(-[a-z]+)?(-\d+labels)?$")
 """Studies of a regime, the first group, that differ in the number of labels alone."""
@@ -128,8 +131,8 @@ def restore(study: Path) -> int:
 
 def page(studies: list[Path]) -> str:
     """Returns docs/results.md."""
-    opening = PUBLISHED / "opening.md"
-    parts = [opening.read_text().rstrip()]
+    opening = (PUBLISHED / "opening.md").read_text().rstrip()
+    parts = [opening.replace(OVERVIEW_HERE, "\n\n".join(overview(PUBLISHED, FIGURES)))]
     alike = [study for study in studies if LABELS.match(study.name)]
     for name in dict.fromkeys(map(regime, alike)):
         parts += learning_curve(name, [study for study in alike if regime(study) == name])

@@ -51,7 +51,9 @@ def finished_study(folder: Path, labels: int, **strengths: float) -> Path:
 
 def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "opening.md").write_text("# Results\n\nWhat was found.\n")
+    (tmp_path / "results" / "opening.md").write_text(
+        "# Results\n\nWhat was found.\n\n<!-- overview -->\n\nMore of it.\n"
+    )
     for labels, name in ((20, "study-20labels"), (80, "study")):
         methods = {"student-mae": 0.2, "student": 8.0, "student--constant": 0.2}
         study = finished_study(tmp_path / "runs" / name, labels, **methods)
@@ -74,11 +76,27 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
     (kept.parent / "curves.yaml").write_text(
         "- {name: numbers, axis: labels, baseline: student-mae, studies: {20: study-20labels, 80: study}}\n"
     )
+    (kept.parent / "overview.yaml").write_text(
+        "method: student\nothers: [student-mae, student--constant, covariates]\nsettings:\n"
+        "- {setting: many, studies: [study]}\n"
+        "- {setting: few, studies: [study-20labels], open: [student--constant]}\n"
+    )
     page = results.page(sorted(kept.parent.glob("study*"), reverse=True))
-    assert page.startswith("# Results\n\nWhat was found.\n\n![Test AUROC")
+    assert page.startswith("# Results\n\nWhat was found.\n\n![What `student` gains")
+    assert "\n\nMore of it.\n\n![Test AUROC against the number" in page, "the overview stands where the opening asks"
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == {
-        f"results-{n}" for n in ("labels", "numbers", "study", "study-20labels")
+        f"results-{n}" for n in ("labels", "numbers", "overview", "study", "study-20labels")
     }
+    cells = {
+        row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:]]
+        for row in page.splitlines()
+        if "](#with-" in row
+    }
+    assert list(cells) == ["[many](#with-80-labels)", "[few](#with-20-labels)"]
+    many, few = cells.values()
+    assert many[1].startswith("**+0.") and few[1].startswith("**+0.") and many[2].startswith("**+0.")
+    assert few[2].startswith("+0."), "a difference that is called open is not bold"
+    assert many[3] == few[3] == "", "no study has the pair"
     assert "AUROC against labels, and the difference from `student-mae`" in page
     assert "on 3 cohorts: 0, 1, 2." in page
     rows = pd.read_csv(tmp_path / "results" / "study" / "differences.csv").set_index(["method_a", "method_b"])
@@ -103,6 +121,21 @@ def test_a_curve_names_the_study_that_is_not_published(results: ModuleType, tmp_
         "- {name: n, axis: labels, baseline: own, studies: {20: study}}\n"
     )
     with pytest.raises(SystemExit, match=r"curves\.yaml: study has no predictions\.csv\.gz; publish it first"):
+        results.page([])
+
+
+def test_an_overview_names_what_it_lacks(results: ModuleType, tmp_path: Path) -> None:
+    study = tmp_path / "results" / "study"
+    study.mkdir(parents=True)
+    (study.parent / "opening.md").write_text("<!-- overview -->\n")
+    (study.parent / "overview.yaml").write_text(
+        "{method: student, others: [own], settings: [{setting: all, studies: [study]}]}\n"
+    )
+    with pytest.raises(SystemExit, match=r"overview\.yaml: study has no differences\.csv; publish it first"):
+        results.page([])
+    pd.DataFrame(columns=["method_a", "method_b", "p_holm"]).to_csv(study / "differences.csv")
+    pd.DataFrame(columns=["method", "auroc"]).to_csv(study / "comparison.csv")
+    with pytest.raises(SystemExit, match=r"overview\.yaml: no study of 'all' has student"):
         results.page([])
 
 
