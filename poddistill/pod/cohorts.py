@@ -28,7 +28,8 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
 
     The outputs are kept in ``outputs/<key>.pt`` of the teacher's run folder, the key a hash of the teacher's weights,
     of the clips and of how they are augmented, so every student of this teacher shares them and a changed clip or
-    teacher is never mistaken for the old one. Process 0 computes, the others wait and read.
+    teacher is never mistaken for the old one. Process 0 reads or computes them and sends them to the others. Where the
+    folder cannot be written to, such as one that is shared for reading, every student computes them anew.
 
     Raises:
         InputError: If there is no such checkpoint or it is no teacher's, the data hold no clips, or they hide labels
@@ -44,19 +45,24 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
         weights.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else b"")
     key = hashlib.sha256(f"{FORMAT} {weights.hexdigest()} {data.clip_fingerprint()}".encode()).hexdigest()[:24]
     kept = Path(checkpoint).resolve().parent.parent / "outputs" / f"{key}.pt"
-    if trainer.is_global_zero and not kept.is_file():
-        _compute(checkpoint, data.clips(device), data.tvus.manifest["case_id"], device, kept)
-    trainer.strategy.barrier("teacher outputs")
-    outputs = torch.load(kept, map_location=device, weights_only=True)
+    outputs: dict[str, Any] = {}
+    if trainer.is_global_zero:
+        if kept.is_file():
+            outputs = torch.load(kept, weights_only=True)
+        else:
+            outputs = _compute(checkpoint, data.clips(device), data.tvus.manifest["case_id"], device)
+            if reason := _keep(outputs, kept):
+                trainer.print(f"{kept.parent}: the teacher's outputs are not kept for other students: {reason}")
+    outputs = trainer.strategy.broadcast(outputs)
     covariates = torch.from_numpy(data.covariate_scores()[1]).to(device).repeat(data.clip_copies, 1)
     recorded = torch.from_numpy(data.covariates_recorded()[1]).to(device).repeat(data.clip_copies)
     clips = data.tvus.manifest.set_index("case_id")["patient_id"]
     patients = _numbers(data)[clips[outputs["case_ids"]]]
     return TeacherBank(
-        outputs["logits"],
-        outputs["labels"],
+        outputs["logits"].to(device),
+        outputs["labels"].to(device),
         tuple(outputs["case_ids"]),
-        outputs["features"],
+        outputs["features"].to(device),
         covariates,
         torch.from_numpy(patients.to_numpy(copy=True)).to(device),
         recorded,
@@ -101,8 +107,8 @@ def _numbers(data: Any) -> pd.Series:
 
 @torch.inference_mode()
 def _compute(
-    checkpoint: str | Path, clips: Iterable[Batch], case_ids: pd.Series, device: torch.device, kept: Path
-) -> None:
+    checkpoint: str | Path, clips: Iterable[Batch], case_ids: pd.Series, device: torch.device
+) -> dict[str, Any]:
     try:
         teacher = TeacherTVUS.load_from_checkpoint(checkpoint, map_location=device).eval()
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -115,8 +121,17 @@ def _compute(
         labels.append(batch["label"])
         index.append(batch["index"])
     names = case_ids.iloc[torch.cat(index).numpy()].tolist()
-    kept.parent.mkdir(exist_ok=True)
-    temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
     outputs = {"logits": logits, "features": features, "labels": labels}
-    torch.save({name: torch.cat(parts) for name, parts in outputs.items()} | {"case_ids": names}, temporary)
-    temporary.replace(kept)
+    return {name: torch.cat(parts).cpu() for name, parts in outputs.items()} | {"case_ids": names}
+
+
+def _keep(outputs: dict[str, Any], file: Path) -> str | None:
+    """Writes the outputs in one step; returns why that could not be, if so."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(exist_ok=True)
+        torch.save(outputs, temporary)
+        temporary.replace(file)
+    except OSError as error:
+        return error.strerror
+    return None

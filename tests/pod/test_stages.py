@@ -154,6 +154,21 @@ def test_the_teachers_outputs_are_computed_once_and_right(pipeline: Path, option
     assert [file.stat().st_mtime_ns for file in kept.parent.iterdir()] == [written], "a second student must reuse them"
 
 
+def test_outputs_that_cannot_be_kept_are_used_all_the_same(
+    pipeline: Path, options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(pipeline / "teacher", tmp_path / "teacher", ignore=shutil.ignore_patterns("outputs"))
+    (tmp_path / "teacher/outputs").write_text("no folder, as in one that is shared for reading\n")
+    losses = []
+    for teacher in (pipeline / "teacher", tmp_path / "teacher"):
+        upstream = ("--model.init_args.teacher", str(teacher / "checkpoints/best.ckpt"))
+        folder = tmp_path / "students" / str(len(losses))
+        run(["fit", *options("student", folder, *upstream), "--profile.student_epochs", "2"])
+        losses.append(pd.read_csv(folder / "metrics.csv")["train/loss"].dropna().tolist())
+    assert "outputs are not kept for other students: File exists" in capsys.readouterr().out
+    assert losses[0] == losses[1] != []
+
+
 def test_outputs_on_augmented_copies_are_kept_apart(pipeline: Path, options: Options, tmp_path: Path) -> None:
     shutil.copytree(pipeline / "teacher", tmp_path / "teacher")
     (plain,) = (tmp_path / "teacher/outputs").glob("*.pt")
