@@ -191,6 +191,10 @@ def learning_curve(name: str, studies: list[Path]) -> list[str]:
         ]
         headings = ["method", f"as good as `{BASELINE}` with", "95 % interval", "cohorts"]
         parts.append(table(headings, rows))
+        numbers_kept = ", ".join(map(str, sorted(kept.values())))
+        parts.append(
+            f"By the studies with {numbers_kept} labels, whose predictions are kept; below and above: outside of these."
+        )
     return parts
 
 
