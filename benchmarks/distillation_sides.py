@@ -15,6 +15,7 @@ from demo_stages import demo_stage
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from data_modules.cohort_dataset import in_unit_range
 from data_modules.unpaired import UnpairedDataModule
 from poddistill.lightning_cli import StageCLI
 from poddistill.losses.unpaired import TeacherBank
@@ -40,7 +41,7 @@ class TeacherInStep:
     @torch.no_grad()
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Returns the logits (B,) of the clips in rows (B,)."""
-        return self.teacher(self.clips.__getitems__(rows.tolist())["image"])
+        return self.teacher(in_unit_range(self.clips.__getitems__(rows.tolist())["image"]))
 
 
 class PutTeacherInStep(Callback):

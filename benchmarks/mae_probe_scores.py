@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from data_modules.cohort_dataset import in_unit_range
 from data_modules.mri import MRIDataModule
 from poddistill.evaluation.bootstrap import percentile_interval, resample_patients, resampled_auroc
 from poddistill.evaluation.statistics import FloatArray, IntArray, auroc
@@ -47,7 +48,9 @@ def labelled_cases(cohort: Path) -> Cases:
     data = MRIDataModule(str(cohort))
     rows = np.flatnonzero(data.manifest["label"].notna())
     items = data.sequential_dataloader(rows).dataset.__getitems__(range(len(rows)))
-    return Cases(items["image"], items["label"].long().numpy(), data.manifest["patient_id"].to_numpy()[rows])
+    return Cases(
+        in_unit_range(items["image"]), items["label"].long().numpy(), data.manifest["patient_id"].to_numpy()[rows]
+    )
 
 
 def probe(cases: Cases, features: FloatArray) -> FloatArray:

@@ -23,8 +23,9 @@ LARGE = 2**25
 class CohortDataset(Dataset):
     """Cases of a cohort, read a whole batch at a time.
 
-    An item is a dict: ``image`` float32 (1, D, H, W) or (1, T, H, W) in [0, 1], ``label`` float32, nan where
-    unlabelled or hidden, ``index`` int64, the case's row in the manifest. A list of items comes stacked.
+    An item is a dict: ``image`` (1, D, H, W) or (1, T, H, W) in the type of the store, float16 in [0, 1] or uint8,
+    which `in_unit_range` makes float32; ``label`` float32, nan where unlabelled or hidden; ``index`` int64, the case's
+    row in the manifest. A list of items comes stacked.
 
     Args:
         cohort: The cohort folder.
@@ -32,7 +33,6 @@ class CohortDataset(Dataset):
         rows: int (N,), rows of the manifest that this data set holds.
         hide_labels: Give nan for every label.
         cache_bytes: Keep the arrays in RAM once they are read, if all of them take no more than this.
-        as_stored: Give images in the type of the store, float16 in [0, 1] or uint8; `in_unit_range` makes them float32.
     """
 
     def __init__(
@@ -42,13 +42,11 @@ class CohortDataset(Dataset):
         rows: np.ndarray,
         hide_labels: bool = False,
         cache_bytes: float = 0,
-        as_stored: bool = False,
     ) -> None:
         self.files = [cohort / path for path in manifest["path"].to_numpy()[rows]]
         labels = manifest["label"].to_numpy(dtype=np.float32)[rows]
         self.labels = np.full_like(labels, np.nan) if hide_labels else labels
         self.rows = rows.astype(np.int64)
-        self.as_stored = as_stored
         first = read_array(self.files[0])
         self.shape, self.dtype = first.shape, torch.from_numpy(np.empty(0, first.dtype)).dtype
         fits = len(rows) * first.nbytes <= cache_bytes
@@ -64,9 +62,8 @@ class CohortDataset(Dataset):
     def __getitems__(self, items: Sequence[int]) -> Batch:
         """Returns the batch of these items."""
         chosen = np.asarray(items)
-        image = self._read(chosen)
         return {
-            "image": image if self.as_stored else in_unit_range(image),
+            "image": self._read(chosen),
             "label": torch.from_numpy(self.labels[chosen]),
             "index": torch.from_numpy(self.rows[chosen]),
         }

@@ -2,8 +2,10 @@
 
 import math
 import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,11 +25,12 @@ HELD_OUT = 10  # patients for one that pre-training without any label is validat
 class CohortDataModule(pl.LightningDataModule):
     """Serves one modality of a cohort for one test fold.
 
-    A batch is a dict of ``image``, ``label`` and ``index`` (see `CohortDataset`). The loaders:
+    A batch is a dict of ``image``, ``label`` and ``index`` (see `CohortDataset`). Images come as they are stored and
+    become float32 on their device, by `on_after_batch_transfer`, which halves or quarters what is handed over. The
+    loaders:
 
     - training: the labelled cases of the training folds; or, with ``include_unlabelled``, all images of the patients
-      of the training folds and of those without a fold, with their labels hidden; images come as they are stored
-      and become float32 on their device, by `on_after_batch_transfer`, which halves or quarters what is handed over,
+      of the training folds and of those without a fold, with their labels hidden,
     - validation: the labelled cases of fold (j + 1) mod K; in pre-training on a cohort without any label, those of one
       patient in `HELD_OUT`,
     - test: the labelled cases of the validation fold and of the test fold j, told apart by ``manifest["split"]``;
@@ -193,12 +196,16 @@ class CohortDataModule(pl.LightningDataModule):
             )
 
     def sequential_dataloader(self, rows: np.ndarray) -> DataLoader:
-        """Returns a loader of these rows of the manifest in their order, whole in every process, not augmented."""
+        """Returns a loader of these rows of the manifest in their order, whole in every process, not augmented.
+
+        Images come as they are stored: `in_unit_range` makes them float32 in [0, 1].
+        """
         return DataLoader(
             self._dataset(rows),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=hand_over,
+            pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # without one each pass would draw from the run's own random numbers
         )
 
@@ -263,21 +270,25 @@ class CohortDataModule(pl.LightningDataModule):
         world_size = self.trainer.world_size if self.trainer is not None else 1
         # Repeated as a whole, so that over many epochs, each cut short somewhere else, no case is drawn more often.
         repeated = np.tile(rows, math.ceil(steps * batch_size * world_size / len(rows)))
-        return self._loader(repeated, training=True, hide_labels=hide_labels, batch_size=batch_size)
+        return self._loader(repeated, True, hide_labels, batch_size, most=steps * batch_size)
 
-    def _dataset(self, rows: np.ndarray, training: bool = False, hide_labels: bool = False) -> CohortDataset:
+    def _dataset(self, rows: np.ndarray, hide_labels: bool = False) -> CohortDataset:
         cache_bytes = 0 if self.num_workers else self.cache_gb * 1e9
-        hide_labels = hide_labels or (training and self.include_unlabelled)
-        return CohortDataset(self.cohort, self.manifest, rows, hide_labels, cache_bytes, as_stored=training)
+        return CohortDataset(self.cohort, self.manifest, rows, hide_labels, cache_bytes)
 
     def _loader(
-        self, rows: np.ndarray, training: bool = False, hide_labels: bool = False, batch_size: int | None = None
+        self,
+        rows: np.ndarray,
+        training: bool = False,
+        hide_labels: bool = False,
+        batch_size: int | None = None,
+        most: int | None = None,
     ) -> DataLoader:
         batch_size = batch_size or self.batch_size
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-        dataset = self._dataset(rows, training, hide_labels)
+        dataset = self._dataset(rows, hide_labels or (training and self.include_unlabelled))
         # Lightning leaves a DistributedSampler alone and tells it the epoch, which is all that its order depends on.
-        sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=training, seed=self.seed)
+        sampler = _Beginning(most, dataset, world_size, rank, shuffle=training, seed=self.seed)
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -288,6 +299,20 @@ class CohortDataModule(pl.LightningDataModule):
             drop_last=training and self.drop_last and len(sampler) > batch_size,
             persistent_workers=self.num_workers > 0,
         )
+
+
+class _Beginning(DistributedSampler):
+    """The first cases, at most so many, of what a process has in an epoch: workers would read the others in vain."""
+
+    def __init__(self, most: int | None, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.most = most
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(super().__iter__(), self.most)
+
+    def __len__(self) -> int:
+        return super().__len__() if self.most is None else min(self.most, super().__len__())
 
 
 def _draw(cases: pd.Series, labels: pd.Series, n: int, seed: int, modality: str) -> pd.Series:

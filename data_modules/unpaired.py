@@ -13,7 +13,7 @@ from scipy.stats import norm, rankdata
 from torch.utils.data import DataLoader
 
 from data_modules.cohort import COLUMNS
-from data_modules.cohort_dataset import Batch
+from data_modules.cohort_dataset import Batch, in_unit_range
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
 from data_modules.store import read_record
@@ -194,7 +194,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         generator = torch.Generator(device).manual_seed(tvus.seed)
         for _ in range(self.clip_copies):
             for batch in loader:
-                image = batch["image"].to(device, non_blocking=True)
+                image = in_unit_range(batch["image"].to(device, non_blocking=True))
                 if tvus.augmentation is not None:
                     image = tvus.augmentation(image, generator)
                 trained = tvus.manifest["split"].iloc[batch["index"].numpy()].eq("train").to_numpy(copy=True)

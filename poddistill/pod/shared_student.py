@@ -94,7 +94,7 @@ class SharedStudent(Detector):
                 "train/loss": loss,
                 "train/labels": labels_loss,
                 "train/clips": clips_loss,
-                "train/clips_weight": torch.tensor(weight),
+                "train/clips_weight": weight,
             },
             on_step=False,
             on_epoch=True,

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_modules.cohort_dataset import in_unit_range
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
 from data_modules.unpaired import UnpairedDataModule
@@ -172,11 +173,13 @@ class StudentKD(Detector):
         if soft is not None:
             known = known.where(~known.isnan(), soft.cpu())
         rows = (~known.isnan()).nonzero().flatten()
-        volumes = (batch["image"].to(self.device) for batch in self._mri().sequential_dataloader(rows.numpy()))
-        with torch.compiler.set_stance("force_eager"):  # a few other shapes are not worth another compilation
-            probe(self.encoder, self.head, volumes, known[rows])
-        for parameter in self.head.parameters():  # processes may differ in the last bits
-            parameter.data.copy_(self.trainer.strategy.broadcast(parameter.data))
+        if self.trainer.is_global_zero:
+            batches = self._mri().sequential_dataloader(rows.numpy())
+            volumes = (in_unit_range(batch["image"].to(self.device, non_blocking=True)) for batch in batches)
+            with torch.compiler.set_stance("force_eager"):  # a few other shapes are not worth another compilation
+                probe(self.encoder, self.head, volumes, known[rows])
+        for parameter in self.head.parameters():
+            parameter.data.copy_(self.trainer.strategy.broadcast(parameter.data.cpu()))  # else all to one GPU
 
     def _mri(self) -> MRIDataModule:
         data = self._data()
@@ -197,17 +200,15 @@ class StudentKD(Detector):
         features = self.encoder(batch["image"])
         logits = self.head(features).squeeze(-1)
         labels_loss = self.label_loss(logits, batch["label"])
-        parts, loss = {"train/labels": labels_loss}, labels_loss
+        parts: dict[str, Tensor | float] = {"train/labels": labels_loss}
+        loss = labels_loss
         if self.transfer is not None and self.schedule is not None and self.covariates is not None:
             index = batch["index"]
             student = StudentBatch(logits, features, batch["label"], self.covariates[index], index, batch["image"])
             transfer_loss = self.transfer(student, self.bank)
             weight = self.schedule(self.current_epoch)
             loss = weight * transfer_loss + (1 - weight) * labels_loss
-            parts |= {
-                "train/distillation": transfer_loss,
-                "train/distillation_weight": torch.tensor(weight),
-            }
+            parts |= {"train/distillation": transfer_loss, "train/distillation_weight": weight}
         self.log_dict(
             {"train/loss": loss, **parts},
             on_step=False,

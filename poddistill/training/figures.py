@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 
+from data_modules.cohort_dataset import in_unit_range
 from data_modules.store import read_array
 from poddistill.training.run_folder import is_dry
 from poddistill.training.scores import CaseScores
@@ -33,7 +34,7 @@ class ReconstructionFigure(Callback):
             return
         module: Any = pl_module  # MAEPretrain or SharedMAEPretrain, which lie above this module
         batch = next(iter(trainer.datamodule.val_dataloader()))  # type: ignore[attr-defined]
-        image = batch["image"][: self.n_cases].to(module.device)
+        image = in_unit_range(batch["image"][: self.n_cases].to(module.device))
         noise = module.network.case_noise(batch["index"][: self.n_cases]).to(module.device)
         module.eval()
         with torch.inference_mode():

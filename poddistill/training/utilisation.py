@@ -129,8 +129,8 @@ class Utilisation(Callback):
 
     The FLOPs are counted in the first step as it runs, without torch.compile, and taken to grow with the samples. Where
     a later batch mixes the kinds in another ratio they do not, so ``train/mfu`` and ``train/tflops`` are nan there.
-    Training with this callback gives the same weights as without. The device is waited for only where the clock is
-    read: at the steps that log, and at both ends of an epoch.
+    Training with this callback gives the same weights as without. It waits for the device only where it reads
+    the clock: at the steps that log, and at both ends of an epoch.
 
     Args:
         peak_tflops: The device's peak rate in TFLOP/s, above 0; None: that of its data sheet for ``trainer.precision``,

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from data_modules.augmentation import ClipAugmentation, VolumeAugmentation
+from data_modules.cohort_dataset import in_unit_range
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
 from data_modules.tvus import TVUSDataModule
@@ -118,7 +119,7 @@ def test_each_part_is_augmented_by_its_own_module(write_cohort: WriteCohort) -> 
 def test_validation_is_on_mri_alone(write_cohort: WriteCohort) -> None:
     data = unpaired(write_cohort())
     (batch, *_) = data.val_dataloader()
-    image = batch["image"]
+    image = in_unit_range(batch["image"])
     assert torch.equal(data.on_after_batch_transfer(batch, 0)["image"], image)
 
 

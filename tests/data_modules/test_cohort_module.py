@@ -51,7 +51,8 @@ def test_a_batch_has_the_cases_that_its_indices_name(write_cohort: WriteCohort) 
     cohort = write_cohort()
     for module_class, scale in ((MRIDataModule, 1 / 64), (TVUSDataModule, 1 / 255)):
         module = module_class(str(cohort), batch_size=4)
-        for batch in module.predict_dataloader():
+        for stored in module.predict_dataloader():
+            batch = module.on_after_batch_transfer(stored, 0)
             rows = module.manifest.iloc[batch["index"].numpy()]
             number = rows["patient_id"].str[1:].astype(int).to_numpy()
             assert batch["image"].shape[1:] == (1, 4, 6, 8)
@@ -117,7 +118,7 @@ def test_workers_and_the_cache_do_not_change_batches(write_cohort: WriteCohort) 
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_training_batches_travel_as_stored_and_become_float32_where_they_arrive(
+def test_batches_travel_as_stored_and_become_float32_where_they_arrive(
     write_cohort: WriteCohort, num_workers: int
 ) -> None:
     cohort = str(write_cohort())
@@ -125,12 +126,14 @@ def test_training_batches_travel_as_stored_and_become_float32_where_they_arrive(
         module = as_process(module_class(cohort, batch_size=4, num_workers=num_workers), 0, 1)
         rows = np.arange(len(module.manifest))
         image = torch.cat([batch["image"] for batch in module.sequential_dataloader(rows)])
-        for batch in module.train_dataloader():
-            assert type(batch) is dict
-            assert batch["image"].dtype == stored
-            arrived = module.on_after_batch_transfer(batch, 0)["image"]
-            assert arrived.dtype == torch.float32
-            torch.testing.assert_close(arrived, image[batch["index"]], rtol=0, atol=0)
+        assert image.dtype == stored
+        for loader in (module.train_dataloader(), module.val_dataloader(), module.predict_dataloader()):
+            for batch in loader:
+                assert type(batch) is dict
+                assert batch["image"].dtype == stored
+                arrived = module.on_after_batch_transfer(batch, 0)["image"]
+                assert arrived.dtype == torch.float32
+                torch.testing.assert_close(arrived, in_unit_range(image[batch["index"]]), rtol=0, atol=0)
 
 
 def test_a_large_batch_becomes_float32_as_a_small_one_does() -> None:

@@ -59,6 +59,19 @@ def test_asking_for_unlabelled_cases_that_are_not_there_names_the_remedy(write_c
         MRIDataModule(cohort, unlabelled_batch_size=3, include_unlabelled=True)
 
 
+def test_no_more_is_read_beside_the_labelled_than_an_epoch_takes(write_cohort: WriteCohort) -> None:
+    """Workers that read ahead would go on to cases of which the epoch makes no use."""
+    data = MRIDataModule(str(write_cohort(n_unlabelled=40)), n_labelled=4, batch_size=2, unlabelled_batch_size=3)
+    loaders = data.train_dataloader().iterables
+    assert len(loaders["unlabelled"]) == len(loaders["labelled"]) == 2
+    epochs = []
+    for number in range(9):
+        loaders["unlabelled"].sampler.set_epoch(number)
+        epochs.append(list(loaders["unlabelled"].sampler))
+    assert {len(rows) for rows in epochs} == {6}
+    assert len(set().union(*epochs)) > 20, "other ones in other epochs"
+
+
 def test_few_unlabelled_cases_grow_by_adding_and_the_others_are_not_seen(write_cohort: WriteCohort) -> None:
     cohort = str(write_cohort(n_unlabelled=40))
     splits = {n: MRIDataModule(cohort, n_labelled=4, n_unlabelled=n).manifest["split"] for n in (3, 9, None)}

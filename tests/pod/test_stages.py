@@ -169,6 +169,32 @@ def test_outputs_that_cannot_be_kept_are_used_all_the_same(
     assert losses[0] == losses[1] != []
 
 
+@pytest.mark.parametrize(
+    ("stage", "further"),
+    [("student", ()), ("joint-student", ("--config", str(ROOT / "experiments/pod/arms/joint-student.yaml")))],
+)
+def test_what_processes_share_of_a_step_lies_where_they_train(
+    options: Options, pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, further: tuple[str]
+) -> None:
+    """A tensor that is made on the host stays there when it is logged, and GPUs cannot sum it up."""
+    logged: dict[str, object] = {}
+    log_dict = LightningModule.log_dict
+
+    def spy(self: LightningModule, values: dict[str, object], **how: object) -> None:
+        logged.update(values if how.get("sync_dist") else {})
+        log_dict(self, values, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LightningModule, "log_dict", spy)
+    upstream = {
+        "student": ("--model.init_args.teacher", str(pipeline / "teacher/checkpoints/best.ckpt")),
+        "joint-student": ("--model.init_args.init_encoder", "null"),
+    }[stage]
+    run(["fit", *options(stage, tmp_path / stage, *further, *upstream), "--profile.student_epochs", "1"])
+    train = {name: value for name, value in logged.items() if name.startswith("train/")}
+    assert len(train) == 4
+    assert all(isinstance(value, float) or value.requires_grad for value in train.values())
+
+
 def test_outputs_on_augmented_copies_are_kept_apart(pipeline: Path, options: Options, tmp_path: Path) -> None:
     shutil.copytree(pipeline / "teacher", tmp_path / "teacher")
     (plain,) = (tmp_path / "teacher/outputs").glob("*.pt")
