@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from poddistill.losses.distillation import OutputRegression
 from poddistill.losses.labels import WeightedBCE
@@ -23,6 +24,7 @@ from poddistill.nets.vision_transformer import VisionTransformer3D
 from poddistill.pod.mae_pretrain import MAEPretrain
 from poddistill.pod.student_kd import StudentKD
 from poddistill.pod.teacher_tvus import TeacherTVUS
+from poddistill.training.averaging import WeightEMA
 from poddistill.training.compilation import Mode, compile_networks
 from poddistill.training.optimisation import AdamWCosine
 
@@ -98,6 +100,8 @@ class Bench:
 class Training:
     """Steps of a stage as Lightning takes them: autocast, gradients clipped to a norm of 1, fused AdamW.
 
+    The student's weights are averaged after each.
+
     Args:
         bench: On what.
         stage: ``mae``, ``teacher`` or ``student``.
@@ -107,7 +111,9 @@ class Training:
     def __init__(self, bench: Bench, stage: str, checkpointing: bool = False) -> None:
         self.bench = bench
         self.module = bench.stage(stage, checkpointing).to(bench.device).train()
+        self.average = None
         if stage == "student":  # what the frozen teacher has said of 100 clips
+            self.ema, self.average = WeightEMA(bench.profile.student_ema), AveragedModel(self.module)
             labels = (torch.arange(100.0, device=bench.device) % 2).float()
             names, features = tuple(map(str, range(100))), labels[:, None]
             self.module.bank = TeacherBank(
@@ -131,6 +137,8 @@ class Training:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         self.optimizer.step()
+        if self.average is not None:
+            self.ema.update(self.average, self.module)
         return torch.stack([loss.detach(), norm])
 
     def seconds(self, batch: Batch, steps: int) -> float:

@@ -1,20 +1,25 @@
 """The average of the weights: against the formula, and in trainings too short for a fixed decay."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from poddistill.training.averaging import WeightEMA
 
 
-def averaged(avg_fn, weights: list[float]) -> float:
+def averaged(weights: list[float], ema: WeightEMA | None = None, fixed: float = 0.0) -> float:
+    """The average after these weights, by `ema` or with a fixed decay."""
     model = nn.Linear(1, 1, bias=False)
-    average = AveragedModel(model, avg_fn=avg_fn)
+    average = AveragedModel(model, avg_fn=get_ema_avg_fn(fixed))
     for weight in weights:
         model.weight.data.fill_(weight)
-        average.update_parameters(model)
+        if ema is None:
+            average.update_parameters(model)
+        else:
+            ema.update(average, model)
+    assert average.n_averaged == len(weights)
     return average.module.weight.item()
 
 
@@ -25,28 +30,51 @@ def test_it_is_the_formula(decay):
     for n, weight in enumerate(weights[1:], start=2):
         d = min(decay, n / (n + 9))
         expected = d * expected + (1 - d) * weight
-    assert averaged(WeightEMA(decay)._average, weights) == pytest.approx(expected, rel=1e-4)
+    assert averaged(weights, WeightEMA(decay)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_short_training_is_not_judged_by_how_it_started():
     """1 at the start, 0 ever after: what is left of the start."""
     for steps in (20, 100, 1000):
-        assert averaged(WeightEMA(0.999)._average, [1.0] + [0.0] * steps) < 1e-3
-    assert averaged(get_ema_avg_fn(0.999), [1.0] + [0.0] * 100) > 0.9
+        assert averaged([1.0] + [0.0] * steps, WeightEMA(0.999)) < 1e-3
+    assert averaged([1.0] + [0.0] * 100, fixed=0.999) > 0.9
 
 
 def test_a_long_training_has_the_average_of_a_fixed_decay():
     weights = torch.randn(1500, generator=torch.Generator().manual_seed(1)).tolist()
-    assert averaged(WeightEMA(0.98)._average, weights) == pytest.approx(
-        averaged(get_ema_avg_fn(0.98), weights), abs=1e-6
-    )
+    assert averaged(weights, WeightEMA(0.98)) == pytest.approx(averaged(weights, fixed=0.98), abs=1e-6)
 
 
-def test_it_is_taken_at_every_step_as_lightnings_own():
-    mine, theirs = WeightEMA(0.9), EMAWeightAveraging(decay=0.9)
-    assert [mine.should_update(step_idx=step) for step in range(5)] == [True] * 5
-    assert [theirs.should_update(step_idx=step) for step in range(5)] == [True] * 5
-    assert not mine.should_update(epoch_idx=1)
+def test_integers_are_the_last_ones_and_buffers_are_averaged():
+    model = nn.BatchNorm1d(2)
+    average, ema = AveragedModel(model), WeightEMA(0.5)
+    for value in (1.0, 3.0, 5.0):
+        model.running_mean.fill_(value)
+        model.num_batches_tracked.fill_(int(value))
+        ema.update(average, model)
+    first = 2 / 11 * 1 + 9 / 11 * 3
+    assert average.module.running_mean.tolist() == pytest.approx([3 / 12 * first + 9 / 12 * 5] * 2)
+    assert average.module.num_batches_tracked == 5
+
+
+def test_a_resumed_average_goes_on_where_it_was():
+    model, whole, parts = nn.Linear(3, 1), WeightEMA(0.9), (WeightEMA(0.9), WeightEMA(0.9))
+    one, two = AveragedModel(model), AveragedModel(model)
+    for step in range(8):
+        model.weight.data.normal_()
+        whole.update(one, model)
+        parts[step >= 4].update(two, model)
+    assert torch.equal(one.module.weight, two.module.weight)
+
+
+def test_it_lies_where_the_training_runs(tmp_path):
+    """The module is still on the host when a fit is set up."""
+    trainer = pl.Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False)
+    trainer.strategy.parallel_devices = None
+    trainer.strategy._root_device = torch.device("meta")  # any that is not the module's
+    ema = WeightEMA(0.9)
+    ema.setup(trainer, pl.LightningModule(), "fit")
+    assert ema._average_model.n_averaged.device.type == "meta"
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1])
