@@ -50,6 +50,7 @@ def _alone(
 
 def _train(bench: Bench, stage: str, size: int, steps: int, compiled: bool, kernels: Path) -> tuple[float, float]:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(kernels)
+    os.environ["TRITON_CACHE_DIR"] = str(kernels / "triton")  # inherited, it would be that of the parts before
     training, batch = Training(bench, stage), bench.batch(stage, size)
     bench.synchronise()
     start = time.perf_counter()

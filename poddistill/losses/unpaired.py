@@ -88,6 +88,8 @@ class StudentBatch:
 
     def rows(self, chosen: Tensor) -> "StudentBatch":
         """Returns the part of the batch that a bool (B,) or int64 (n,) chooses."""
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero().flatten()  # the one wait for a GPU: each mask would be counted anew
         known = {name: value for name, value in vars(self).items() if value is not None}
         return replace(self, **{name: value[chosen] for name, value in known.items()})
 

@@ -17,7 +17,9 @@ Mode = Literal["default", "reduce-overhead", "max-autotune"]
 
 
 def compile_networks(stage: nn.Module, mode: Mode, device: torch.device) -> None:
-    """Marks every part of a stage that has weights to be compiled in place when it is next called.
+    """Marks every network of a stage to be compiled in place when it is next called.
+
+    A transfer, which may have weights, too, is bookkeeping over a few numbers, and would be compiled in many pieces.
 
     Args:
         stage: A LightningModule, whose own training step stays as it is.
@@ -30,17 +32,18 @@ def compile_networks(stage: nn.Module, mode: Mode, device: torch.device) -> None
     from torch._inductor import list_mode_options  # takes a second, which runs that do not compile need not wait
 
     _check_compiler(device, mode)
-    for part in stage.children():
-        if any(True for _ in part.parameters()):
+    for name, part in stage.named_children():
+        if name != "transfer" and any(True for _ in part.parameters()):
             part.compile(options={**list_mode_options(mode), "fallback_random": True})
 
 
 class Compilation(Callback):
     """Compiles the networks of a stage in place for its fit, and tells how long that took.
 
-    Weights keep their names, so a checkpoint goes from a compiled run to an eager one and back. Random numbers (masks,
-    dropout) are those of the eager run, so both see the same masks; losses agree up to rounding. Networks are compiled
-    when they are first called, which is in the second step where `Utilisation` counts the first.
+    Validation runs eagerly, for each of its batch sizes would be compiled anew. Weights keep their names, so a
+    checkpoint goes from a compiled run to an eager one and back. Random numbers (masks, dropout) are those of the eager
+    run, so both see the same masks; losses agree up to rounding. Networks are compiled when they are first called,
+    which is in the second step where `Utilisation` counts the first.
 
     Args:
         mode: torch.compile's mode: ``default``; ``reduce-overhead``, which also replays a step's kernels as one CUDA
@@ -68,6 +71,20 @@ class Compilation(Callback):
                 f"{trainer.accumulate_grad_batches} batches: set compile to default, or accumulate_grad_batches to 1"
             )
         compile_networks(pl_module, self.mode, device)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leaves the compiled networks for those that they were made from."""
+        if self.mode is not None:
+            torch.compiler.set_stance("force_eager")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Goes back to the compiled networks."""
+        if self.mode is not None:
+            torch.compiler.set_stance("default")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Goes back to them for a later fit of this process."""
+        self.on_validation_end(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -37,8 +37,15 @@ class Stage(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=0.01)
 
 
-def fit(mode: str | None, folder: Path, checkpoint: Path | None = None, epochs: int = 1, **options: object) -> Stage:
-    stage = Stage()
+def fit(
+    mode: str | None,
+    folder: Path,
+    checkpoint: Path | None = None,
+    epochs: int = 1,
+    stage_class: type[Stage] = Stage,
+    **options: object,
+) -> Stage:
+    stage = stage_class()
     volumes = torch.rand(24, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -73,6 +80,25 @@ def test_a_compiled_run_is_the_eager_one_and_their_checkpoints_are_exchanged(
         for mode, start in (("default", "eager"), (None, "compiled"))
     ]
     assert ends[0] == pytest.approx(ends[1], rel=1e-3)
+
+
+def test_validation_is_not_compiled(tmp_path: Path) -> None:
+    """Its last batch is another size; training has one alone."""
+
+    class Validated(Stage):
+        def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+            self.network(batch)
+
+        def val_dataloader(self) -> DataLoader:
+            return DataLoader(torch.rand(7, 1, 8, 8, 8), batch_size=5)
+
+    graphs = []
+    for stage_class in (Stage, Validated):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        fit("default", tmp_path / stage_class.__name__, epochs=2, stage_class=stage_class)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] > 0
 
 
 def test_a_missing_compiler_is_told_in_one_line(tmp_path: Path) -> None:
