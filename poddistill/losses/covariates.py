@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from data_modules.errors import InputError
+from poddistill.losses.hidden_labels import hidden_labels
 from poddistill.losses.soft_logistic import fit_soft_logistic
 from poddistill.losses.transfer import Transfer
 from poddistill.losses.unpaired import StudentBatch, StudentCohort, TeacherBank
 
-FitOn = Literal["teacher", "tvus-labels", "labels-and-teacher", "mri-labels"]
+FitOn = Literal["teacher", "tvus-labels", "labels-and-teacher", "labels-and-order", "mri-labels"]
 
 
 class CovariateTargets(Transfer):
@@ -23,13 +24,14 @@ class CovariateTargets(Transfer):
     s_i is the student's logit, BCE(s, q) = -q log sigmoid(s) - (1 - q) log(1 - sigmoid(s)), and q_i is sigmoid(a + b .
     x_i) with x_i the covariates of MRI i. a and b minimise sum_c BCE(a + b . x_c, p_c) + penalty / 2 |b|^2 over the
     clips c with any covariate; p_c is sigmoid(t_c / temperature), of the teacher's logit t_c (`teacher`), the clip's
-    label (`tvus-labels`), or the label where there is one and the teacher's output elsewhere (`labels-and-teacher`).
-    With `mri-labels` the sum is over the labelled MRI and their labels: covariates alone, without ultrasound and
-    teacher. What ultrasound adds through covariates is the difference. Ours. A control of the teacher's outputs acts on
-    what is read of them.
+    label (`tvus-labels`), the label where there is one and the teacher's output elsewhere (`labels-and-teacher`), or
+    the label and elsewhere what covariates and the order of the teacher's outputs tell of it (`labels-and-order`, by
+    `hidden_labels`). With `mri-labels` the sum is over the labelled MRI and their labels: covariates alone, without
+    ultrasound and teacher. What ultrasound adds through covariates is the difference. Ours. A control of the teacher's
+    outputs acts on what is read of them.
 
     Args:
-        fit_on: p_c: `teacher`, `tvus-labels`, `labels-and-teacher` or `mri-labels`.
+        fit_on: p_c: `teacher`, `tvus-labels`, `labels-and-teacher`, `labels-and-order` or `mri-labels`.
         temperature: Of the teacher's logits, above 0.
         penalty: Ridge, above 0.
         prevalence: None leaves a as it is fitted; a number in (0, 1) shifts a until it is the mean of q over the MRI
@@ -58,7 +60,7 @@ class CovariateTargets(Transfer):
         _check(penalty, prevalence)
         self.fit_on = fit_on
         self.needs_teacher = fit_on != "mri-labels"
-        self.reads_outputs = fit_on in ("teacher", "labels-and-teacher")
+        self.reads_outputs = fit_on in ("teacher", "labels-and-teacher", "labels-and-order")
         self.temperature = temperature
         self.penalty = penalty
         self.prevalence = prevalence
@@ -85,6 +87,8 @@ class CovariateTargets(Transfer):
             targets = (bank.logits / self.temperature).sigmoid() if self.reads_outputs else bank.labels
             if self.fit_on == "labels-and-teacher":
                 targets = bank.labels.where(~bank.labels.isnan(), targets)
+            elif self.fit_on == "labels-and-order":
+                targets = self._hidden_labels(bank)
             covariates, recorded = bank.covariates, bank.recorded
         require_covariates(covariates)
         known = recorded & ~targets.isnan()
@@ -92,6 +96,15 @@ class CovariateTargets(Transfer):
         model = fit_logistic(covariates[known], targets[known], self.penalty)
         scores = _log_odds(cohort, model, self.prevalence, self.labelled, self.shuffled)
         self.targets, self.log_odds = scores.sigmoid().float(), scores.float()
+
+    def _hidden_labels(self, bank: TeacherBank) -> Tensor:
+        require_covariates(bank.covariates)
+        known = bank.recorded & ~bank.labels.isnan()
+        start = fit_logistic(bank.covariates[known], bank.labels[known], self.penalty)
+        covariates, labels, logits = (value[bank.recorded] for value in (bank.covariates, bank.labels, bank.logits))
+        targets = bank.labels.cpu().clone()
+        targets[bank.recorded.cpu()] = hidden_labels(covariates, labels, logits, start, self.penalty)
+        return targets.to(bank.labels.device)
 
     def soft_labels(self) -> Tensor:
         """Returns q of all volumes, float32 (M,); nan where none is taught."""
