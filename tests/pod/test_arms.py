@@ -10,6 +10,7 @@ import torch
 
 from data_modules.errors import InputError, UsageError
 from poddistill.lightning_cli import build, run
+from poddistill.training.checkpoints import check_fit, read_checkpoint
 
 POD = Path(__file__).parents[2] / "experiments" / "pod"
 ARMS = sorted(file.stem for file in (POD / "arms").glob("*.yaml"))
@@ -30,13 +31,16 @@ def runs(pipeline: Path, options: Options) -> Path:
 
 def fit(runs: Path, options: Options, arm: str, *controls: str) -> Path:
     folder = runs / "--".join([arm, *controls])
-    if (folder / "checkpoints/best.ckpt").exists():
-        return folder
+    if not (folder / "checkpoints/best.ckpt").exists():
+        run(["fit", *arguments(folder, options, arm, *controls)])
+    return folder
+
+
+def arguments(folder: Path, options: Options, arm: str, *controls: str) -> list[str]:
     files = [POD / "arms" / f"{arm}.yaml", *(POD / "controls" / f"{name}.yaml" for name in controls)]
     configs = [part for file in files for part in ("--config", str(file))]
     small = ("--profile.student_epochs", "2", "--profile.n_labelled", "16", *SMALLER.get(arm, ()))
-    run(["fit", *options("student", folder, *configs, *small)])
-    return folder
+    return options("student", folder, *configs, *small)
 
 
 @pytest.mark.parametrize("arm", [name for name in ARMS if name.startswith("student-")])
@@ -45,6 +49,19 @@ def test_an_arm_trains_and_predicts(arm: str, runs: Path, options: Options) -> N
     metrics = pd.read_csv(folder / "metrics.csv")
     assert np.isfinite(metrics["train/loss"].dropna()).all()
     assert pd.read_csv(folder / "predictions.csv")["probability"].between(0, 1).all()
+    for name in ("best", "last"):  # scored elsewhere, resumed
+        checkpoint = folder / f"checkpoints/{name}.ckpt"
+        check_fit(build(arguments(folder, options, arm)).model, read_checkpoint(checkpoint)["state_dict"], checkpoint)
+
+
+def test_a_mean_teacher_is_scored_again_and_resumed(runs: Path, options: Options, tmp_path: Path) -> None:
+    folder = fit(runs, options, "student-mean-teacher")
+    config, checkpoints = ("--config", str(folder / "config.yaml")), folder / "checkpoints"
+    run(["test", *config, "--ckpt_path", str(checkpoints / "best.ckpt"), "--run", str(tmp_path / "again")])
+    pd.testing.assert_frame_equal(*(pd.read_csv(at / "predictions.csv") for at in (folder, tmp_path / "again")))
+    resumed = ("--run", str(tmp_path / "on"), "--ckpt_path", str(checkpoints / "last.ckpt"))
+    run(["fit", *config, *resumed, "--trainer.max_epochs", "3"])
+    assert pd.read_csv(tmp_path / "on/metrics.csv")["train/loss"].count() == 1
 
 
 @pytest.mark.parametrize("control", CONTROLS)
