@@ -21,7 +21,8 @@ class CovariateLikelihood(Transfer):
     with s_i the student's logit and e_i = log p(x_i | y = 1) / p(x_i | y = 0), what covariates tell for obliteration.
     e_i = logit(q_i) - logit(pi), with q_i the soft label that `CovariateTargets` would give, by the same model of the
     clips, and pi the mean of what that is fitted on. So it does not matter how frequent obliteration is in either
-    cohort.
+    cohort. Fitted to a teacher's outputs, q is m_0 + (m_1 - m_0) P(y = 1 | x), m_y the mean output on label y, and e is
+    nearer 0 than the ratio; fitted to labels, or to labels and the order of the outputs, it is the ratio.
 
     The gradient by s_i is sigmoid(s_i) - sigmoid(s_i + e_i): that of the cross-entropy against what student and
     covariates say together, the E-step of an expectation maximisation (Dempster, Laird and Rubin, 1977). As long as
