@@ -182,6 +182,7 @@ TEACHERS := $(patsubst experiments/pod/arms/%.yaml,%,$(wildcard experiments/pod/
 NAMED    := $(foreach goal,$(MAKECMDGOALS) $(STAGE),$(if $(wildcard $(firstword $(call CONFIGS,$(goal)))),$(goal)))
 ALL_ARMS := $(filter-out student-ensemble student-prevalence covariates covariates--own,$(sort $(ARMS) $(NAMED) $(TEACHERS) $(BASELINES) $(MEMBERS) joint-student))
 $(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
+$(foreach arm,$(filter %--compute,$(ALL_ARMS)),$(if $(shell grep -s unlabelled_batch_size $(firstword $(call CONFIGS,$(arm)))),,$(error $(arm) would pass more volumes than its arm, which has none without a label in a batch: leave it out)))
 $(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
 
 student-ensemble: $(RUN)/student-ensemble/predictions.csv ## an arm: the mean of five trainings of student-mae
@@ -199,12 +200,13 @@ COMMA := ,
 # $(call IN_ARGS,<key>): the value that ARGS gives to a key of the profile, if any.
 IN_ARGS = $(patsubst --profile.$(1)=%,%,$(lastword $(filter --profile.$(1)=%,$(subst --profile.$(1) ,--profile.$(1)=,$(ARGS)))))
 N_LABELLED := $(or $(LABELS),$(call IN_ARGS,n_labelled),$(call PROFILE_VALUE,n_labelled))
+N_UNLABELLED := $(or $(call IN_ARGS,n_unlabelled),$(call PROFILE_VALUE,n_unlabelled))
 N_CLIPS    := $(or $(call IN_ARGS,n_labelled_clips),$(call PROFILE_VALUE,n_labelled_clips))
 covariates: $(RUN)/covariates/predictions.csv ## COVARIATES without any image: a logistic model of the clips' labels
 covariates--own: $(RUN)/covariates--own/predictions.csv ## its control: the same of the labelled volumes' labels
 $(patsubst %,$(RUN)/%/predictions.csv,covariates covariates--own): $(MANIFESTS) | $(SETUP)
 	$(POD) logistic --cohort $(COHORT) --fold $(FOLD) --seed $(SEED) $(N_LABELLED:%=--n_labelled %) \
-	  $(N_CLIPS:%=--n_labelled_clips %) $(NOISE:%=--label_noise %) --covariates $(subst $(COMMA), ,$(COVARIATES)) --fit_on $(if $(filter %--own,$(@D)),mri,tvus)-labels --out $(@D)
+	  $(N_CLIPS:%=--n_labelled_clips %) $(N_UNLABELLED:%=--n_unlabelled %) $(NOISE:%=--label_noise %) --covariates $(subst $(COMMA), ,$(COVARIATES)) --fit_on $(if $(filter %--own,$(@D)),mri,tvus)-labels --out $(@D)
 
 ifneq ($(UPRUN),$(RUN))
 UPSTREAM := mae joint-mae teacher $(TEACHERS)

@@ -168,6 +168,7 @@ def _add_logistic(add_verb: AddVerb) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of the labelled draw (default: 0)")
     add("--n_labelled", type=int, metavar="N", help="labelled volumes to train on (default: all)")
     add("--n_labelled_clips", type=int, metavar="N", help="labelled clips to fit on (default: all)")
+    add("--n_unlabelled", type=int, metavar="N", help="volumes without a label to scale covariates by (default: all)")
     add("--label_noise", type=float, default=0.0, metavar="PART", help="of their labels that are wrong (default: 0)")
 
 

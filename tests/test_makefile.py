@@ -287,6 +287,18 @@ def test_an_arm_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "ARMS names student-kd--nothing, but there is no experiments/pod/controls/nothing.yaml" in result.stderr
 
 
+def test_a_control_for_unlabelled_volumes_is_for_arms_that_have_some(tmp_path: Path) -> None:
+    command = ["make", "--dry-run", "arms", f"RUNS={tmp_path}"]
+    result = subprocess.run(
+        [*command, "ARMS=student-paper--compute"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "student-paper--compute would pass more volumes than its arm" in result.stderr
+    assert f"--run {tmp_path}/demo/seed0-fold0/student--compute " in dry_run(
+        "arms", "ARMS=student--compute", f"RUNS={tmp_path}"
+    )
+
+
 def test_clean_leaves_every_training_on_a_users_cohort(tmp_path: Path) -> None:
     plan = dry_run("clean", "PROFILE=paper", "COHORT=cohorts/hospital", f"RUNS={tmp_path}")
     assert f"{tmp_path}/demo" in plan

@@ -108,7 +108,8 @@ class AnchoredFeatures(Transfer):
             raise InputError(f"student_width is {wanted}, but the student's features have {given}: set it to {given}")
         rows = self.rows[student.index]
         # Of all MRI, so that every process has a gradient of the layer, whoever is in its batch.
-        projected, target = self.projection(student.features).float(), self.features[rows]
+        with torch.autocast(student.features.device.type, enabled=False):
+            projected, target = self.projection(student.features.float()), self.features[rows]
         if self.distance == "cosine":
             return _anchored_mean(1 - functional.cosine_similarity(projected, target), rows)
         return _anchored_mean((projected - target).square().mean(1), rows)

@@ -70,6 +70,10 @@ class CovariateLikelihood(Transfer):
         # Not from q, which rounds to 0 or 1 for a patient of whom the model is sure: her evidence would be infinite.
         self.evidence = self.covariates.log_odds - self.covariates.fitted_mean.logit()
 
+    def reads(self, bank: TeacherBank) -> bool:
+        """Tells whether outputs matter, as `CovariateTargets` does."""
+        return self.covariates.reads(bank)
+
     def soft_labels(self) -> Tensor:
         """Returns what the covariates alone tell of all volumes, float32 (M,); nan for those that are not taught."""
         return self.covariates.soft_labels()

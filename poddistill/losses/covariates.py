@@ -97,6 +97,10 @@ class CovariateTargets(Transfer):
         scores = _log_odds(cohort, model, self.prevalence, self.labelled, self.shuffled)
         self.targets, self.log_odds = scores.sigmoid().float(), scores.float()
 
+    def reads(self, bank: TeacherBank) -> bool:
+        """Tells whether outputs matter: where every clip has a label, they may not."""
+        return self.reads_outputs and (self.fit_on == "teacher" or bool(bank.labels.isnan().any()))
+
     def _hidden_labels(self, bank: TeacherBank) -> Tensor:
         require_covariates(bank.covariates)
         known = bank.recorded & ~bank.labels.isnan()

@@ -33,6 +33,10 @@ class Transfer(nn.Module, ABC):
     reads_outputs: bool = True
     needs_unlabelled: bool = False
 
+    def reads(self, bank: TeacherBank) -> bool:
+        """Tells whether it matters what the teacher says of these clips; some transfers prefer labels, where known."""
+        return self.reads_outputs
+
     def attach(self, network: nn.Module) -> None:
         """Takes, once before training, the network that maps volumes (B, 1, D, H, W) to the student's logits (B, 1)."""
 

@@ -24,6 +24,7 @@ def predict_from_covariates(
     n_labelled: int | None = None,
     label_noise: float = 0.0,
     n_labelled_clips: int | None = None,
+    n_unlabelled: int | None = None,
 ) -> Path:
     """Predicts the labelled validation and test volumes from covariates, and writes that as a run of its own.
 
@@ -45,6 +46,7 @@ def predict_from_covariates(
         n_labelled: Labelled volumes to train on; None: all. It matters to `mri-labels` alone.
         label_noise: Part of their labels that are wrong, likewise.
         n_labelled_clips: Labelled clips, drawn with the seed as for a teacher; None: all. It matters to `tvus-labels`.
+        n_unlabelled: Volumes without a label that count for the scale, drawn likewise; None: all.
 
     Returns:
         The written ``predictions.csv``.
@@ -52,7 +54,9 @@ def predict_from_covariates(
     Raises:
         InputError: The cohort, the fold or an option is wrong, a covariate is missing, or all labels are alike.
     """
-    mri = MRIDataModule(str(cohort), fold, n_labelled=n_labelled, seed=seed, label_noise=label_noise)
+    mri = MRIDataModule(
+        str(cohort), fold, n_labelled=n_labelled, n_unlabelled=n_unlabelled, seed=seed, label_noise=label_noise
+    )
     tvus = TVUSDataModule(str(cohort), fold, n_labelled=n_labelled_clips, seed=seed)
     data = UnpairedDataModule(mri, tvus, covariates=list(covariates))
     (mri if fit_on == "mri-labels" else tvus).require_labels()

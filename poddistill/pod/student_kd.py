@@ -146,6 +146,11 @@ class StudentKD(Detector):
         self._refuse_without_unlabelled(transfer)
         if teacher := self.control_teacher or self.teacher:
             self.bank = teacher_bank(teacher, self.trainer, self.device)
+            if (self.control is not None or self.control_teacher) and not transfer.reads(self.bank):
+                raise InputError(
+                    "every clip has a label, which model.transfer takes in place of what a teacher says of it, so "
+                    "that a control of the teacher changes nothing: leave it out, or set n_labelled_clips"
+                )
             if self.control is not None:
                 self.bank = self.control(self.bank)
         cohort = student_cohort(self._data())

@@ -113,6 +113,20 @@ def test_a_control_that_would_change_nothing_is_refused(
         cli.trainer.fit(cli.model, cli.datamodule)
 
 
+@pytest.mark.parametrize("arm", ["student-covariates-both", "student-covariates-order"])
+@pytest.mark.parametrize("control", ["dealt", "gaussian", "shuffled"])
+def test_a_control_of_outputs_that_labels_take_the_place_of_is_refused(
+    arm: str, control: str, runs: Path, options: Options, tmp_path: Path
+) -> None:
+    upstream = ("--model.init_args.teacher", str(runs / "teacher/checkpoints/best.ckpt"))
+    if control == "shuffled":
+        upstream += ("--model.init_args.control_teacher", str(runs / "teacher-shuffled/checkpoints/best.ckpt"))
+    words = options("student", tmp_path, *overlay(arm, control), *upstream, "--profile.covariates", "[age, pain]")
+    cli = build(words)
+    with pytest.raises(InputError, match=r"^every clip has a label, [^\n]*: leave it out, or set n_labelled_clips$"):
+        cli.trainer.fit(cli.model, cli.datamodule)
+
+
 @pytest.mark.parametrize("arm", ["student-mean-teacher", "student-self-training"])
 def test_a_control_of_a_teacher_that_is_not_read_is_refused(arm: str, options: Options, tmp_path: Path) -> None:
     teacher = ("--model.init_args.teacher", str(tmp_path / "teacher.ckpt"))

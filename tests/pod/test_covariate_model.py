@@ -128,6 +128,16 @@ def test_few_labelled_clips_are_drawn_as_for_the_teacher(write: WriteTables) -> 
     assert not predicted(write())["probability"].equals(few["probability"])
 
 
+def test_the_scale_is_that_of_the_volumes_that_a_student_has(write: WriteTables) -> None:
+    cohort = write()
+    there = int(MRIDataModule(str(cohort), n_labelled=24, seed=5).manifest["split"].eq("unlabelled").sum())
+    few, all_of_them, plain = (
+        predicted(cohort, n_labelled=24, seed=5, n_unlabelled=n)["probability"] for n in (3, there, None)
+    )
+    assert all_of_them.equals(plain)
+    assert not few.equals(plain)
+
+
 def test_the_labels_fitted_on_are_those_of_the_students_and_no_others(write: WriteTables) -> None:
     cohort = write()
     draw = {"n_labelled": 24, "seed": 5, "label_noise": 0.25}
