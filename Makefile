@@ -235,7 +235,10 @@ $(RUN)/report/index.html: $(METHODS:%=$(RUN)/%/predictions.csv)
 pipeline: report ## all stages, the baselines and the report
 
 # Whether an image alone tells more than the covariates by themselves, and whether the clips' labels would have done.
-PAIRS := $(if $(filter student,$(ARMS)),$(patsubst %,--pair student %,$(filter covariates student-covariates-labels student-covariates-both student-covariates-order,$(ARMS))))
+# $(call pairs,<arm>,<others>): the arm and each of the others, where ARMS has them.
+pairs  = $(if $(filter $(1),$(ARMS)),$(patsubst %,--pair $(1) %,$(filter $(2),$(ARMS))))
+CLIPS := student-covariates-labels student-covariates-both
+PAIRS := $(call pairs,student,covariates $(CLIPS) student-covariates-order) $(call pairs,student-covariates-order,$(CLIPS))
 # Each replicate of a simulated study has its own patients, also to pre-train and to teach. Others, such as those that a
 # recipe was tuned on, may lie beside them.
 # $(call STUDIED,<name>): the folders of a study's runs. A cohort that was named is the one, simulated or not.

@@ -107,11 +107,16 @@ def test_a_simulated_study_has_new_patients_in_every_replicate(tmp_path: Path) -
     assert f"compare {replicates} --out {study}/report --baseline student-mae --simulated" in plan
     assert "--pair" not in plan
     assert "results.py" not in plan, "published results stay unless it is asked for"
-    options = ("ARMS=student student-mae covariates student-covariates-labels", f"RUNS={tmp_path}", "PUBLISH=1")
-    plan = dry_run("study", "SEEDS=2", "FIRST=9001", *options)
-    assert (
-        "--baseline student-mae --simulated --pair student covariates --pair student student-covariates-labels" in plan
+    order = "student-covariates-order"
+    options = (
+        f"ARMS=student student-mae covariates student-covariates-labels {order}",
+        f"RUNS={tmp_path}",
+        "PUBLISH=1",
     )
+    plan = dry_run("study", "SEEDS=2", "FIRST=9001", *options)
+    pairs = [f"student {name}" for name in ("covariates", "student-covariates-labels", order)]
+    pairs.append(f"{order} student-covariates-labels")
+    assert " ".join(["--baseline student-mae --simulated", *(f"--pair {pair}" for pair in pairs)]) in plan
     assert f"benchmarks/results.py {study}" in plan
 
 
