@@ -33,8 +33,8 @@ def hidden_labels(
 
     p_k is the part of all in bin k, n is `PRIOR`, and g is made to rise with the output, by isotonic regression over
     the bins. It starts from a model of the known labels and g = 0. So a teacher enters by how it *orders* clips that it
-    was not trained on: how sure it is of them does not matter, and one that orders them at random leaves what the
-    labels tell.
+    was not trained on: how sure it is of them does not matter, and one that orders them at random leaves little but
+    what the labels tell.
 
     A regression on the outputs themselves would shrink towards their mean: with m_y the mean probability that a teacher
     gives to clips of label y, what it says of patients with covariates x is m_0 + (m_1 - m_0) P(y = 1 | x).
