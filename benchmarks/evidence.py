@@ -21,6 +21,7 @@ import yaml
 from timing import table
 
 from data_modules.cohort import read_manifest
+from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
 from data_modules.tvus import TVUSDataModule
 from data_modules.unpaired import UnpairedDataModule
@@ -44,7 +45,10 @@ def main() -> None:
             raise SystemExit(
                 f"error: {study}: no run of {arguments.method}; name a study's folder, or another --method"
             )
-        found = [evidence(*prepared(run)) for run in runs]
+        try:
+            found = [evidence(*prepared(run)) for run in runs]
+        except InputError as error:
+            raise SystemExit(f"error: {error}") from error
         rows = []
         for way in (name for name in found[0] if name != ALL):
             pairs = [agreement(each[way], each[ALL]) for each in found]
