@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+from torch.utils.data import DataLoader
 
 from poddistill.training.averaging import WeightEMA
 
@@ -75,6 +76,45 @@ def test_it_lies_where_the_training_runs(tmp_path):
     ema = WeightEMA(0.9)
     ema.setup(trainer, pl.LightningModule(), "fit")
     assert ema._average_model.n_averaged.device.type == "meta"
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_fit_takes_every_step_of_the_optimiser_into_the_average(tmp_path, accumulate):
+    class Line(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 1, bias=False)
+            self.weights = []
+
+        def training_step(self, batch, batch_idx):
+            return self.layer(batch).square().mean()
+
+        def optimizer_step(self, *args, **kwargs):
+            super().optimizer_step(*args, **kwargs)
+            self.weights.append(self.layer.weight.item())
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    module = Line()
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        max_epochs=3,
+        accumulate_grad_batches=accumulate,
+        callbacks=[WeightEMA(0.6)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(torch.ones(8, 1), batch_size=2))
+    assert len(module.weights) == 12 / accumulate
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    checkpoint = torch.load(tmp_path / "end.ckpt")
+    assert checkpoint["averaging_state"]["n_averaged"] == len(module.weights)
+    expected = averaged(module.weights, WeightEMA(0.6))
+    assert checkpoint["state_dict"]["layer.weight"].item() == pytest.approx(expected)
+    assert expected != pytest.approx(module.weights[-1], rel=0.01)
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1])

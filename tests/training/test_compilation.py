@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from data_modules.errors import InputError
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
 from poddistill.nets.vision_transformer import VisionTransformer3D
-from poddistill.training.compilation import COLD_STEPS, WARM_STEPS, Compilation
+from poddistill.training.compilation import COLD_STEPS, WARM_STEPS, Compilation, compile_networks
 from poddistill.training.utilisation import Utilisation
 
 
@@ -99,6 +99,16 @@ def test_validation_is_not_compiled(tmp_path: Path) -> None:
         fit("default", tmp_path / stage_class.__name__, epochs=2, stage_class=stage_class)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[1] > 0
+
+
+def test_a_transfer_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has weights, as a network has, but handles a few numbers a batch."""
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **_: compiled.append(module))
+    stage = Stage()
+    stage.transfer = nn.Linear(2, 1)
+    compile_networks(stage, "default", torch.device("cpu"))
+    assert compiled == [stage.network]
 
 
 def test_a_missing_compiler_is_told_in_one_line(tmp_path: Path) -> None:
