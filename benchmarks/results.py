@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import yaml
-from results_overview import overview
+from results_overview import overview, signed
 from results_plot import draw_differences
 from timing import table
 
@@ -247,8 +247,8 @@ def cell(rows: pd.DataFrame, baseline: bool) -> str:
     row = rows.iloc[0]
     if baseline or pd.isna(row["difference"]):
         return f"{row['auroc']:.3f}"
-    mean, low, high = (round(row[f"difference{end}"], 3) + 0.0 for end in ("", "_low", "_high"))  # no minus before 0
-    return f"{row['auroc']:.3f} ({mean:+.3f}, {low:+.3f} to {high:+.3f})"
+    mean, low, high = (signed(row[f"difference{end}"]) for end in ("", "_low", "_high"))
+    return f"{row['auroc']:.3f} ({mean}, {low} to {high})"
 
 
 def section(study: Path) -> str:
@@ -274,8 +274,8 @@ def section(study: Path) -> str:
         [
             f"`{row.method_a}` - `{row.method_b}`",
             str(row.cohorts),
-            f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
-            f"{row.bootstrap_low:+.3f} to {row.bootstrap_high:+.3f}",
+            f"{signed(row.difference)} ({signed(row.low)} to {signed(row.high)})",
+            f"{signed(row.bootstrap_low)} to {signed(row.bootstrap_high)}",
             *(p_value(value) for value in (row.p, row.p_holm, row.p_equivalence)),
             row.shows,
         ]

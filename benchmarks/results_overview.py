@@ -63,6 +63,11 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
+def signed(difference: float) -> str:
+    """Returns a difference in AUROC as tables print it: three digits and a sign, a plus before 0."""
+    return f"{round(difference, 3) + 0.0:+.3f}"
+
+
 def _first(tables: Iterable[pd.DataFrame], method: str, other: str, still_open: list[str]) -> pd.Series | None:
     """The row of the first table that has the pair, with the column stands: whether Holm's adjustment leaves it."""
     for differences in tables:
@@ -76,9 +81,9 @@ def _words(row: pd.Series | None) -> str:
     """A difference, its interval and its number of cohorts; bold where it stands."""
     if row is None:
         return ""
-    mean, low, high = (round(row[name], 3) + 0.0 for name in ("difference", "low", "high"))  # no minus before 0
+    mean, low, high = (signed(row[name]) for name in ("difference", "low", "high"))
     mark = "**" if row["stands"] else ""
-    return f"{mark}{mean:+.3f}{mark} ({low:+.3f} to {high:+.3f}; {row['cohorts']})"
+    return f"{mark}{mean}{mark} ({low} to {high}; {row['cohorts']})"
 
 
 def _draw(settings: list[tuple[str, list[pd.Series | None]]], method: str, others: list[str], file: Path) -> None:
