@@ -1,22 +1,12 @@
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-FILE = Path(__file__).parents[2] / "benchmarks/growth_fit.py"
 
-
-@pytest.fixture(scope="module")
-def growth_fit():
-    spec = importlib.util.spec_from_file_location("growth_fit", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+@pytest.fixture
+def growth_fit(script):
+    return script("growth_fit")
 
 
 def test_an_exact_power_law_is_recovered_with_no_margin(growth_fit):

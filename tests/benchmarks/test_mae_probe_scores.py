@@ -1,7 +1,6 @@
 """The linear probe of pre-trained encoders learns nothing of the patients that it scores."""
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -10,13 +9,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 
-@pytest.fixture(scope="module")
-def scores() -> ModuleType:
-    file = Path(__file__).parents[2] / "benchmarks" / "mae_probe_scores.py"
-    spec = importlib.util.spec_from_file_location("mae_probe_scores", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def scores(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("mae_probe_scores")
 
 
 def cases_of(scores: ModuleType, patients: int, volumes: int):

@@ -1,7 +1,7 @@
 """Studies in which no method differs."""
 
-import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,9 +16,8 @@ METHODS = ["student-mae", "student", "student--dealt"]
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    return importlib.import_module("null_studies")
+def null_studies(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("null_studies")
 
 
 @pytest.fixture
@@ -37,9 +36,9 @@ def study(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_names_are_dealt_within_a_cohort(script: ModuleType, study: Path) -> None:
+def test_names_are_dealt_within_a_cohort(null_studies: ModuleType, study: Path) -> None:
     scored, _ = score_methods(find_runs([study]), resamples=2, bootstrap_seed=0)
-    dealt = script.dealt(scored, np.random.default_rng(0))
+    dealt = null_studies.dealt(scored, np.random.default_rng(0))
     assert [method.name for method in dealt] == [method.name for method in scored]
     bearers = set()
     for key in scored[0].folds:
@@ -50,10 +49,10 @@ def test_names_are_dealt_within_a_cohort(script: ModuleType, study: Path) -> Non
 
 
 def test_a_true_difference_is_gone(
-    script: ModuleType, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    null_studies: ModuleType, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["null_studies.py", str(study), *METHODS, "--studies", "40"])
-    script.main()
+    null_studies.main()
     printed = capsys.readouterr().out
     (share,) = (line.split("|")[2] for line in printed.splitlines() if "and over its controls" in line)
     assert float(share.strip().rstrip("%")) <= 15

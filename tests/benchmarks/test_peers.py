@@ -1,7 +1,6 @@
 """The networks that benchmarks compare with do the work of poddistill's own."""
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -12,13 +11,9 @@ from poddistill.nets.r2plus1d import R2Plus1D
 from poddistill.nets.vision_transformer import VisionTransformer3D
 
 
-@pytest.fixture(scope="module")
-def peers() -> ModuleType:
-    file = Path(__file__).parents[2] / "benchmarks" / "peers.py"
-    spec = importlib.util.spec_from_file_location("peers", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def peers(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("peers")
 
 
 @pytest.mark.parametrize("subtract_mean", [False, True])

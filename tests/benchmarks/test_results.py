@@ -1,6 +1,6 @@
 """What is published of a study, and the page that is written of it."""
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,10 +12,9 @@ from poddistill.evaluation.compare import compare
 
 
 @pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def results(script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, publishing below a temporary folder."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    module = importlib.import_module("results")
+    module = script("results")
     monkeypatch.setattr(module, "PUBLISHED", tmp_path / "results")
     monkeypatch.setattr(module, "PAGE", tmp_path / "results.md")
     monkeypatch.setattr(module, "FIGURES", tmp_path / "figures")
