@@ -23,6 +23,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 import yaml
 from results_overview import overview, signed
@@ -34,6 +35,7 @@ from poddistill.evaluation.curve import as_words, draw_curve
 from poddistill.evaluation.curve_figure import curve_figure
 from poddistill.evaluation.report import p_value
 from poddistill.evaluation.runs import find_runs, read_predictions, write_predictions
+from poddistill.evaluation.statistics import auroc
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "experiments" / "pod" / "results"
@@ -45,6 +47,7 @@ CURVES = "curves.yaml"
 OVERVIEW_HERE = "<!-- overview -->"
 """Where `opening.md` has the table and the figure of `overview.yaml`."""
 RUN = ["method", "cohort", "seed", "fold"]
+UPSTREAM = ("mae", "joint-mae", "teacher", "teacher-shuffled", "teacher-untrained")
 LABELS = re.compile(r"study(-[a-z]+)?(-\d+labels)?$")
 """Studies of a regime, the first group, that differ in the number of labels alone."""
 BASELINE = "student-mae"
@@ -89,20 +92,32 @@ def publish(study: Path, log: Path | None) -> None:
     configurations = kept / "configurations"
     shutil.rmtree(configurations, ignore_errors=True)
     configurations.mkdir()
-    for file in sorted(study.glob("cohort*/seed*/*/config.yaml"), reverse=True):  # the first cohort's stay
-        shutil.copy(file, configurations / f"{file.parent.name}.yaml")
+    for run in pd.read_csv(kept / "runs.csv").sort_values("cohort", ascending=False).itertuples():  # the first's stay
+        for name in (run.method, *UPSTREAM):
+            file = study / f"cohort{run.cohort}" / f"seed{run.seed}-fold{run.fold}" / name / "config.yaml"
+            if file.exists():  # the model of `covariates` has none
+                shutil.copy(file, configurations / f"{name}.yaml")
     if log is not None:
         shutil.copy(log, kept / "study.log")
 
 
 def predictions(study: Path) -> pd.DataFrame:
-    """Returns what the compared runs of a study predicted: their predictions, with the columns `RUN` in front."""
-    compared = set(pd.read_csv(study / "report" / "runs.csv")[RUN].itertuples(index=False, name=None))
+    """Returns what the compared runs of a study predicted: their predictions, with the columns `RUN` in front.
+
+    Raises:
+        SystemExit: They are not those that the report compares.
+    """
+    compared = pd.read_csv(study / "report" / "runs.csv").set_index(RUN)["auroc"].to_dict()
     tables = []
     for run in find_runs(sorted(study.glob("cohort*"))):
         key = (run.method, run.cohort, run.seed, run.fold)
         if key in compared:
             table = read_predictions(run.predictions)
+            test = table[table["split"].eq("test") & table["label"].notna()]
+            if not np.isclose(
+                auroc(test["label"].to_numpy(), test["probability"].to_numpy()), compared[key], atol=1e-5
+            ):
+                raise SystemExit(f"error: {run.predictions} is not what {study / 'report'} compares; compare again")
             tables.append(table.assign(**dict(zip(RUN, key, strict=True)), label=table["label"].astype("Int64")))
     every = pd.concat(tables, ignore_index=True)
     return every[[*RUN, *every.columns.drop(RUN)]]
@@ -218,6 +233,8 @@ def regime_curve(name: str, axis: str, baseline: str, studies: dict[float, str])
     )
     if not cohorts:
         raise SystemExit(f"error: {PUBLISHED / CURVES}: the studies of {name} have no cohort in common")
+    tested = [test_cases(study, cohorts) for study in studies.values()]
+    same = all(cases == tested[0] for cases in tested)
     with TemporaryDirectory() as scratch:
         points = {}
         for number, study in studies.items():
@@ -235,9 +252,17 @@ def regime_curve(name: str, axis: str, baseline: str, studies: dict[float, str])
     return [
         f"![Test AUROC against {axis}](figures/{file})",
         f"AUROC against {axis}, and the difference from `{baseline}` with its 95 % interval, not adjusted, on "
-        f"{len(cohorts)} cohorts: {', '.join(map(str, sorted(cohorts)))}.",
+        f"{len(cohorts)} cohorts{'' if same else ' of other patients at each number'}: "
+        f"{', '.join(map(str, sorted(cohorts)))}.",
         table(["method", *(f"{number:g}" for number in sorted(studies))], rows),
     ]
+
+
+def test_cases(study: str, cohorts: set[int]) -> set[tuple[int, str, str]]:
+    """Returns cohort, case and patient of what a published study's students were tested on in some cohorts."""
+    table = pd.read_csv(PUBLISHED / study / PREDICTIONS, dtype={"case_id": str, "patient_id": str})
+    table = table[table["split"].eq("test") & ~table["method"].isin(UPSTREAM) & table["cohort"].isin(cohorts)]
+    return set(table[["cohort", "case_id", "patient_id"]].itertuples(index=False, name=None))
 
 
 def cell(rows: pd.DataFrame, baseline: bool) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from data_modules.errors import InputError
@@ -67,7 +68,8 @@ def compare(
     interval of an AUROC and the interval and p-value of a paired difference combine DeLong's variance over the test
     patients, taken of the seed-averaged placement values, with the variance between seeds (formula:
     `poddistill.evaluation.folds`). Over several cohorts, the replicates of a study on new patients, they rest on the
-    variance between the cohorts alone (`poddistill.evaluation.replicates`). The bootstrap interval and p-value resample
+    variance between the cohorts alone (`poddistill.evaluation.replicates`). Other metrics' intervals are the same, with
+    the bootstrap's variance for DeLong's. The bootstrap interval and p-value resample
     cohorts, their patients, stratified by label, and seeds. Of the p-values one, ``p_holm``, is adjusted for the number
     of differences; the verdict rests on it.
 
@@ -118,9 +120,9 @@ def compare(
         table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
         differences.to_csv(out / "differences.csv", index=False, float_format="%.6g")
         pd.DataFrame(_run_rows(methods)).to_csv(out / "runs.csv", index=False, float_format="%.6g")
+        page = write_report(out, table, differences, margin, methods, runs, notes, notice)
     except OSError as error:
         raise InputError(f"{out}: cannot write there ({error.strerror}); give another --out folder") from error
-    page = write_report(out, table, differences, margin, methods, runs, notes, notice)
     return Comparison(table, differences, baseline, margin, methods, runs, notes, page)
 
 
@@ -156,7 +158,7 @@ def _run_rows(methods: list[Method]) -> Iterator[dict[str, object]]:
             for number, run in enumerate(scored.runs):
                 own = {name: values[number] for name, values in scored.metrics.items()}
                 which = {"method": method.name, "cohort": run.cohort, "seed": run.seed, "fold": run.fold}
-                yield {**which, **own, "n": len(scored.cases)}
+                yield {**which, **own, "n": len(scored.cases), "threshold": scored.thresholds[number]}
 
 
 def print_table(comparison: Comparison, console: Console | None = None) -> None:
@@ -174,7 +176,7 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
     for row in comparison.table.to_dict("records"):
         figures = [_text(row[name]) for name in ("auprc", "sensitivity", "specificity", "brier", "ece")]
         auroc = f"{_text(row['auroc'])} ({_text(row['auroc_low'])}-{_text(row['auroc_high'])})"
-        table.add_row(row["method"], auroc, *figures, f"{row['n']} ({row['n_positive']})")
+        table.add_row(escape(row["method"]), auroc, *figures, f"{row['n']} ({row['n_positive']})")
     console.print(table)
     differences = comparison.differences
     with_student = (differences["method_a"] == "student") | (differences["method_b"] == "student")
@@ -183,7 +185,7 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
         pairs = plain_table(["paired", "diff", "95 % interval", "p", "p Holm", "shows"])
         for row in shown.to_dict("records"):
             interval = f"{_text(row['low'], '+')} to {_text(row['high'], '+')}"
-            name = f"{row['method_a']} - {row['method_b']}"
+            name = escape(f"{row['method_a']} - {row['method_b']}")
             words = row["shows"].split(" within")[0] or "-"
             pairs.add_row(
                 name, _text(row["difference"], "+"), interval, p_value(row["p"]), p_value(row["p_holm"]), words

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from sklearn.isotonic import IsotonicRegression
 
 from data_modules.errors import InputError
@@ -151,13 +152,13 @@ def print_curve(curve: Curve, console: Console | None = None) -> None:
         auroc = f"{_text(row['auroc'])} ({_text(row['auroc_low'])}-{_text(row['auroc_high'])})"
         apart = (_text(row[name], "+") for name in DIFFERENCE[:3])
         difference = "-" if math.isnan(row["difference"]) else "{} ({} to {})".format(*apart)
-        every.add_row(row["method"], f"{row['value']:g}", f"{row['cohorts']}", auroc, difference)
+        every.add_row(escape(row["method"]), f"{row['value']:g}", f"{row['cohorts']}", auroc, difference)
     console.print(every)
     if len(curve.as_good):
         same = f"as good as {curve.as_good['baseline'].iloc[0]} at"
         equal = plain_table(["method", "at", "cohorts", same, "95 % interval"])
         for row in curve.as_good.sort_values("method", kind="stable").to_dict("records"):
-            equal.add_row(row["method"], f"{row['value']:g}", f"{row['cohorts']}", *as_words(row))
+            equal.add_row(escape(row["method"]), f"{row['value']:g}", f"{row['cohorts']}", *as_words(row))
         console.print()
         console.print(equal)
     for note in curve.notes:

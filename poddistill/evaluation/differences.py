@@ -28,7 +28,9 @@ def paired_differences(
     margin: float = 0.01,
     further: Sequence[tuple[str, str]] = (),
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the paired differences, and a sentence for each pair that had to be left out though it shares cases.
+    """Return the paired differences, and a sentence for each pair that cannot be taken as it stands.
+
+    That is one left out though it shares cases, or one whose cohorts agree too closely.
 
     Two methods are paired in the cohorts where they have runs of the same seed and fold on the same cases, over those
     runs alone.
@@ -80,6 +82,13 @@ def paired_differences(
             estimate, row = _difference(a, b, shared, margin)
             estimates.append(estimate)
             rows.append(row)
+            if estimate.by_patients:
+                low, high = estimate.by_patients
+                notes.append(
+                    f"{a.name} - {b.name}: by chance the {row['cohorts']} cohorts agree more closely than their test "
+                    f"patients make likely, and the interval is too narrow; from these patients it is {low:+.3f} to "
+                    f"{high:+.3f}."
+                )
     adjusted = holm([estimate.p for estimate in estimates])
     for row, estimate, p_holm in zip(rows, estimates, adjusted, strict=True):
         row["p_holm"] = float(p_holm)
@@ -143,7 +152,7 @@ def _side(shared: Pairs, side: int) -> dict[Key, list[Run]]:
 def _difference(a: Method, b: Method, shared: Pairs, margin: float) -> tuple[Estimate, dict[str, object]]:
     runs_a, runs_b = _side(shared, 0), _side(shared, 1)
     estimate, cohorts = paired_difference(a, b, shared)
-    resampled = a.resampled("auroc", runs_a) - b.resampled("auroc", runs_b)
+    resampled = a.resampled(runs_a) - b.resampled(runs_b)
     low, high = percentile_interval(resampled)
     patients = sum(a.folds[key].cases["patient_id"].nunique() for key in shared)
     parts = estimate.components

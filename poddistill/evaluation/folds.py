@@ -27,8 +27,8 @@ Grandvalet, JMLR 2004: no unbiased estimate exists). Whole studies that were rep
 In simulated studies of 60 patients whose AUROC varies between seeds with a standard deviation of 0.06 to 0.09, 95 %
 intervals cover the truth in 95 to 97 % with two to five seeds, and the paired test at 5 % rejects equal methods in 0 to
 5 %. With 300 and more patients, where the seeds are most of the variance, it rejects them in 5 % with ten seeds, but in
-6 to 7 % with two to five: seeds that agree by chance make the variance small and its degrees of freedom many. The test
-over several cohorts (`replicates`) has no such fault.
+6 to 7 % with two to five, and in up to 9 % with two seeds and 1,000 patients: seeds that agree by chance make the
+variance small and its degrees of freedom many. The test over several cohorts (`replicates`) has no such fault.
 """
 
 import math
@@ -111,7 +111,10 @@ class Estimate:
         p: two-sided, of "the difference is 0".
         error: standard error; interval and p-value are those of Student's t with it and `freedom`.
         freedom: degrees of freedom, infinite for the normal distribution.
-        components: what error^2 consists of; None where it is 0 or undefined.
+        components: what error^2 consists of, or over several cohorts should consist of at least, for the numbers
+            needed; None where it is 0 or undefined.
+        by_patients: the interval from the variance over test patients alone, where cohorts agree more closely than that
+            makes likely (`replicates`); else None.
     """
 
     value: float
@@ -121,6 +124,7 @@ class Estimate:
     error: float = math.nan
     freedom: float = math.nan
     components: Components | None = None
+    by_patients: tuple[float, float] | None = None
 
 
 def mean_auroc(folds: Sequence[Fold], level: float = 0.95) -> Estimate:
@@ -134,12 +138,39 @@ def mean_auroc(folds: Sequence[Fold], level: float = 0.95) -> Estimate:
     return logit_estimate(value, variance, freedom, folds, level)
 
 
+def mean_metric(folds: Sequence[tuple[FloatArray, FloatArray]], level: float = 0.95) -> Estimate:
+    """Return another metric in [0, 1] over folds and seeds, with an interval that is symmetric on the logit scale.
+
+    In simulated studies of a sensitivity that differs much between seeds (0.81, standard deviation 0.12), 95 %
+    intervals cover the truth in 95 % with 40 positive patients and two to five seeds; with 200 in 94 % with five seeds,
+    93 % with three and 90 % with two.
+
+    Args:
+        folds: of each fold the seeds' values (S,) and their covariance over the test patients (S, S), such as that of
+            a bootstrap, which takes the place of DeLong's in the formula above.
+        level: nominal coverage.
+
+    Returns:
+        Limits are nan where the value is 0 or 1, or nothing varies: how uncertain it is then cannot be told.
+    """
+    value, variance, freedom, _ = _combine(folds)
+    return unit_estimate(value, variance, freedom, level)
+
+
+def unit_estimate(value: float, variance: float, freedom: float, level: float) -> Estimate:
+    """Return a value in [0, 1] with the interval that `mean_metric` describes."""
+    if 0 < value < 1 and variance > ROUNDING:
+        return Estimate(value, *logit_interval(value, variance, degrees_of_freedom=freedom, level=level))
+    return Estimate(value, math.nan, math.nan)
+
+
 def logit_estimate(value: float, variance: float, freedom: float, folds: Sequence[Fold], level: float) -> Estimate:
     """Return an AUROC with the interval that `mean_auroc` describes; the folds serve where the variance does not."""
     if math.isnan(value):
         return Estimate(math.nan, math.nan, math.nan)
-    if 0 < value < 1 and variance > ROUNDING:
-        return Estimate(value, *logit_interval(value, variance, degrees_of_freedom=freedom, level=level))
+    estimate = unit_estimate(value, variance, freedom, level)
+    if not math.isnan(estimate.low):
+        return estimate
     return Estimate(value, *score_interval(value, [_patients_by_class(fold) for fold in folds], level))
 
 

@@ -58,7 +58,7 @@ class Run:
     @property
     def figures(self) -> list[Path]:
         """The PNG files in ``figures/``, by name."""
-        return sorted((self.folder / "figures").glob("*.png"))
+        return sorted(file for file in (self.folder / "figures").glob("*.png") if file.is_file())
 
 
 def find_runs(paths: Iterable[Path | str]) -> list[Run]:
@@ -124,7 +124,7 @@ def read_predictions(path: Path, splits: Sequence[str] = SPLITS) -> pd.DataFrame
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise InputError(f"{path}: not a readable CSV file ({error}); run the prediction again") from error
+        raise InputError(f"{path}: not a readable CSV file ({str(error).strip()}); run the prediction again") from error
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")

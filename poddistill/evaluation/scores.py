@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +13,6 @@ import pandas as pd
 from data_modules.errors import InputError
 from poddistill.evaluation import statistics
 from poddistill.evaluation.bootstrap import (
-    percentile_interval,
     resample_patients,
     resample_rows,
     resampled_auroc,
@@ -21,13 +21,15 @@ from poddistill.evaluation.bootstrap import (
 )
 from poddistill.evaluation.calibration import brier, expected_calibration_error
 from poddistill.evaluation.folds import Fold
+from poddistill.evaluation.replicates import replicated_metric
 from poddistill.evaluation.runs import Run, read_predictions
 from poddistill.evaluation.statistics import FloatArray
 
 AT_95 = "sensitivity_at_95_specificity"
 METRICS = ("auroc", "auprc", "sensitivity", "specificity", "brier", "ece", AT_95)
-INTERVALS = ("auroc", "sensitivity", "specificity", "brier", AT_95)
+RESAMPLED = ("auroc", "sensitivity", "specificity", "brier", AT_95)
 
+SAME_PATIENTS = 10  # cases in common, from which on cohorts whose labels agree, too, count as one
 Key = tuple[int, int]  # cohort, fold
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ class ScoredFold:
         fold: labels, patients and scores (S, N) as the statistics take them.
         thresholds: (S,), each run's own, from its validation cases.
         metrics: name in `METRICS` -> (S,).
-        resamples: name in `INTERVALS` -> (S, B), the metric on each bootstrap resample of the patients.
+        resamples: name in `RESAMPLED` -> (S, B), the metric on each bootstrap resample of the patients.
     """
 
     cases: pd.DataFrame
@@ -106,18 +108,21 @@ class Method:
         return float(np.min([np.mean(values) for values in by_seed.values()]))
 
     def interval(self, metric: str) -> tuple[float, float]:
-        """Return the metric's 95 % percentile interval over resampled cohorts, patients and seeds.
+        """Return the 95 % interval of a metric in `RESAMPLED`, from the variance over its patients and its seeds.
 
-        (nan, nan) where all resamples agree, as at a sensitivity of 1: they then cannot tell how uncertain it is.
+        That over patients is the bootstrap's. Several cohorts: from the variance between them. (nan, nan) where nothing
+        varies, as at a sensitivity of 1: it then cannot be told how uncertain it is.
         """
-        low, high = percentile_interval(self.resampled(metric, {key: s.runs for key, s in self.folds.items()}))
-        return (low, high) if low < high else (float("nan"), float("nan"))
+        cohorts = [
+            [(s.metrics[metric], _covariance(s.resamples[metric])) for s in folds] for folds in self.cohorts.values()
+        ]
+        estimate = replicated_metric(cohorts)
+        return estimate.low, estimate.high
 
-    def resampled(self, metric: str, runs: dict[Key, list[Run]]) -> FloatArray:
-        """Return a metric on every resample of cohorts, of their patients and of their seeds, where there are several.
+    def resampled(self, runs: dict[Key, list[Run]]) -> FloatArray:
+        """Return the AUROC on every resample of cohorts, of their patients and of their seeds, if there are several.
 
         Args:
-            metric: a name in `INTERVALS`.
             runs: (cohort, fold) -> the runs of this method to use.
 
         Returns:
@@ -127,7 +132,7 @@ class Method:
         folds = {}
         for (cohort, number), chosen in runs.items():
             scored = self.folds[cohort, number]
-            values = scored.resamples[metric][[scored.runs.index(run) for run in chosen]]  # (S, B)
+            values = scored.resamples["auroc"][[scored.runs.index(run) for run in chosen]]  # (S, B)
             rng = np.random.default_rng([self.bootstrap_seed, number, 1, cohort])
             seeds = rng.integers(len(values), size=values.shape)
             folds[cohort, number] = np.take_along_axis(values, seeds, axis=0).mean(axis=0)
@@ -157,7 +162,7 @@ def score_methods(runs: Sequence[Run], resamples: int, bootstrap_seed: int) -> t
 
     Raises:
         InputError: a file is faulty, a run has no labelled test case, the seeds of a fold of a cohort were tested on
-            different cases, or a patient was tested in two folds of a cohort.
+            different cases, or a patient was tested in two folds of a cohort, or in two cohorts.
     """
     grouped: dict[str, dict[Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -181,8 +186,25 @@ def score_methods(runs: Sequence[Run], resamples: int, bootstrap_seed: int) -> t
             raise InputError(
                 f"{where}: patient {patient} is tested in two folds; compare runs of one cohort and one split"
             )
+        _check_replicates(method)
         methods.append(method)
     return methods, notes
+
+
+def _check_replicates(method: Method) -> None:
+    """Raises where two cohorts are of the same patients: as many as ten in common, every label of theirs the same.
+
+    Hospitals that number their patients alike have some names in common, but not all the labels.
+    """
+    cases = list(method.cases.groupby("cohort"))
+    for (cohort, table), (other, theirs) in combinations(cases, 2):
+        common = table.merge(theirs, on=["case_id", "patient_id"], suffixes=("", "_other"))
+        if len(common) >= SAME_PATIENTS and (common["label"] == common["label_other"]).all():
+            raise InputError(
+                f"{method.name}: cohort{cohort} and cohort{other} test the same patients, such as "
+                f"{common['patient_id'].iloc[0]}; cohorts must be of different ones, or intervals are far too narrow: "
+                "compare one of them, or train several seeds on one split (seed<s>-fold<k>)"
+            )
 
 
 def _score_fold(runs: list[Run], resamples: int, rng: np.random.Generator) -> tuple[ScoredFold, list[str]]:
@@ -225,7 +247,7 @@ def _score_fold(runs: list[Run], resamples: int, rng: np.random.Generator) -> tu
         fold=fold,
         thresholds=np.array(thresholds),
         metrics={name: np.array([row[name] for row in per_run]) for name in METRICS},
-        resamples={name: np.array([row[name] for row in resampled]) for name in INTERVALS},
+        resamples={name: np.array([row[name] for row in resampled]) for name in RESAMPLED},
     )
     return scored, notes
 
@@ -252,6 +274,14 @@ def _resampled(fold: Fold, scores: FloatArray, threshold: float, weights: FloatA
         "brier": resampled_mean((scores - fold.labels) ** 2, weights),
         AT_95: resampled_sensitivity(fold.labels, scores, weights, 0.95),
     }
+
+
+def _covariance(resamples: FloatArray) -> FloatArray:
+    """The covariance (S, S) of resampled values (S, B), over the resamples in which each has one; nan without two."""
+    defined = resamples[:, ~np.isnan(resamples).any(axis=0)]
+    if defined.shape[1] < 2:
+        return np.full((len(resamples), len(resamples)), np.nan)
+    return np.atleast_2d(np.cov(defined))
 
 
 def _labels(cases: pd.DataFrame) -> statistics.IntArray:

@@ -25,8 +25,8 @@ def study(tmp_path: Path) -> Path:
     """Six cohorts of 40 test cases, in which the student is far better than the others."""
     rng = np.random.default_rng(0)
     label = np.tile([1, 0], 20)
-    ids = [f"p{number:02d}" for number in range(40)]
     for cohort in range(6):
+        ids = [f"c{cohort}p{number:02d}" for number in range(40)]
         for method in METHODS:
             run = tmp_path / f"cohort{cohort}" / f"seed{cohort}-fold0" / method
             run.mkdir(parents=True)

@@ -7,6 +7,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 
 from poddistill.evaluation.compare import compare
 
@@ -39,7 +40,7 @@ def finished_study(folder: Path, labels: int, **strengths: float) -> Path:
             run.mkdir(parents=True)
             rng = np.random.default_rng([cohort, *method.encode()])
             label = np.tile([1, 0, 0], 20)
-            ids = [f"p{number:02d}" for number in range(60)]
+            ids = [f"c{cohort}p{number:02d}" for number in range(60)]
             table = pd.DataFrame({"case_id": ids, "patient_id": ids, "split": "test", "label": label})
             table["probability"] = 1 / (1 + np.exp(-strength * label - rng.normal(size=60)))
             table.to_csv(run / "predictions.csv", index=False)
@@ -105,12 +106,59 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
     assert "3 cohorts, 180 test volumes together:" in page
     assert "| `student` - `student--constant` |" in page
     assert page.count("it comes from what these take away") == 2
+    others = pd.read_csv(kept / results.PREDICTIONS)
+    others.assign(patient_id="other-" + others["patient_id"]).to_csv(kept / results.PREDICTIONS, index=False)
+    assert "on 3 cohorts of other patients at each number: 0, 1, 2." in results.page([])
+    others.to_csv(kept / results.PREDICTIONS, index=False)
     runs = pd.read_csv(kept / "runs.csv")
     runs[runs["cohort"] < 2].to_csv(kept / "runs.csv", index=False)
     assert "on 2 cohorts: 0, 1." in results.page([]), "a curve has the cohorts that all of its studies have"
     runs.assign(cohort=runs["cohort"] + 3).to_csv(kept / "runs.csv", index=False)
     with pytest.raises(SystemExit, match="the studies of numbers have no cohort in common"):
         results.page([])
+
+
+def test_what_was_not_compared_is_not_published(results: ModuleType, tmp_path: Path) -> None:
+    """A cohort that the method was tuned on, and an arm that no table has, may lie beside the study's runs."""
+    study = finished_study(tmp_path / "runs" / "study", 80, **{"student-mae": 0.2, "student": 2.0})
+    kept = tmp_path / "results" / "study"
+    kept.mkdir(parents=True)
+    (kept / "about.md").write_text("# A study\n")
+    (study / "cohort0").rename(study / "cohort01")
+    for folder in ("cohort1/seed1-fold0/mae", "cohort1/seed1-fold0/student-kl", "cohort01/seed0-fold0/mae"):
+        (study / folder).mkdir(exist_ok=True)
+        (study / folder / "config.yaml").write_text(f"of: {folder}\n")
+    runs = pd.read_csv(study / "report" / "runs.csv")
+    runs[runs["cohort"] > 0].to_csv(study / "report" / "runs.csv", index=False)
+    results.publish(study, None)
+    configurations = kept / "configurations"
+    assert {file.stem for file in configurations.iterdir()} == {"mae", "student", "student-mae"}
+    assert (configurations / "mae.yaml").read_text() == "of: cohort1/seed1-fold0/mae\n"
+    assert "seed_everything: 1\n" in (configurations / "student.yaml").read_text()
+    changed = study / "cohort2" / "seed2-fold0" / "student" / "predictions.csv"
+    table = pd.read_csv(changed)
+    table.assign(probability=1 - table["probability"]).to_csv(changed, index=False)
+    with pytest.raises(SystemExit, match=r"student/predictions\.csv is not what .*report compares; compare again"):
+        results.publish(study, None)
+
+
+def test_dots_are_of_the_runs_that_are_paired(
+    script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = ["method", "cohort", "seed", "fold", "n", "auroc"]
+    runs = [
+        *(("a", 0, seed, 0, 60, auroc) for seed, auroc in enumerate((0.9, 0.8, 0.1))),
+        *(("b", 0, seed, 0, 60, 0.7) for seed in (0, 1)),
+        *(("a", 1, 0, 0, 60, 0.9), ("b", 1, 0, 0, 59, 0.1)),
+    ]
+    row = {"method_a": "a", "method_b": "b", "difference": 0.15, "low": 0.1, "high": 0.2}
+    drawn = []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda panel, x, *rest, **more: drawn.append(x) or plot(panel, x, *rest, **more))
+    figure = tmp_path / "differences.png"
+    script("results_plot").draw_differences(pd.DataFrame([row]), pd.DataFrame(runs, columns=columns), figure)
+    (dots,) = (list(x) for x in drawn if isinstance(x, pd.Series))
+    assert dots == pytest.approx([0.15])
 
 
 def test_a_curve_names_the_study_that_is_not_published(results: ModuleType, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def write_run(tmp_path: Path) -> WriteRun:
 
     Every cohort has 90 patients; a third is tested in each of the folds 0 to 2. ``separation`` is the distance of the
     classes' mean logits in standard deviations; the patients' own difficulty is shared by all methods and seeds. A
-    ``replicate`` is a cohort of new patients under the same names, in a folder ``cohort<c>``.
+    ``replicate`` is a cohort of new patients, in a folder ``cohort<c>``.
     """
 
     def write(
@@ -40,10 +40,11 @@ def write_run(tmp_path: Path) -> WriteRun:
         logit = difficulty + separation * labels - 1 + 0.5 * own.normal(size=90)
         test_fold = np.arange(90) // 3 % 3
         split = np.where(test_fold == fold, "test", np.where(test_fold == (fold + 1) % 3, "val", "train"))
+        name = cohort if replicate is None else f"{cohort}{replicate}"
         table = pd.DataFrame(
             {
-                "case_id": [f"{cohort}-{index:03d}" for index in range(90)],
-                "patient_id": [f"{cohort}-patient-{index:03d}" for index in range(90)],
+                "case_id": [f"{name}-{index:03d}" for index in range(90)],
+                "patient_id": [f"{name}-patient-{index:03d}" for index in range(90)],
                 "split": split,
                 "label": labels,
                 "probability": 1 / (1 + np.exp(-logit)),

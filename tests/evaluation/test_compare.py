@@ -73,6 +73,9 @@ def test_figures_are_means_over_runs_at_each_runs_own_threshold(study, tmp_path)
     assert len(aurocs) == 4
     assert row["auroc"] == pytest.approx(np.mean(aurocs))
     assert row["sensitivity"] == pytest.approx(np.mean(sensitivities))
+    runs = pd.read_csv(tmp_path / "out" / "runs.csv").query("method == 'student'")
+    assert runs["threshold"].nunique() == 4, "each run's own, for whoever uses that model"
+    assert row["threshold"] == pytest.approx(runs["threshold"].mean(), rel=1e-5)
     for metric in ("auroc", "sensitivity", "specificity", "brier"):
         assert row[f"{metric}_low"] < row[metric] < row[f"{metric}_high"]
 
@@ -292,6 +295,19 @@ def test_an_unwritable_folder_is_one_line(write_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write there"):
         compare([write_run("student")], tmp_path / "file" / "out", resamples=20)
+    (tmp_path / "out" / "index.html").mkdir(parents=True)
+    with pytest.raises(InputError, match="cannot write there"):
+        compare([tmp_path / "runs"], tmp_path / "out", resamples=20)
+
+
+def test_names_and_pictures_are_taken_as_they_are(write_run, tmp_path):
+    """Brackets are no markup, and a link to a picture that is gone is no picture."""
+    for name in ("x[v1]", "x[v2]"):
+        (write_run(name) / "figures" / "gone.png").symlink_to(tmp_path / "gone.png")
+    stream = StringIO()
+    print_table(compare([tmp_path / "runs"], tmp_path / "out", resamples=20), Console(file=stream, width=80))
+    assert "x[v1] - x[v2]" in stream.getvalue()
+    assert stream.getvalue().count("x[v2]") == 2
 
 
 def test_the_table_fits_80_plain_columns(study, write_run, tmp_path):

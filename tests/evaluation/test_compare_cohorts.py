@@ -10,6 +10,7 @@ from scipy import stats
 
 from data_modules.errors import InputError
 from poddistill.evaluation.compare import Comparison, compare
+from poddistill.evaluation.delong import logit_interval
 from poddistill.evaluation.figures import method_colours, reliability_figure, roc_figure
 from poddistill.evaluation.statistics import auprc, auroc
 
@@ -127,14 +128,69 @@ def test_replicates_and_other_runs_are_not_mixed(study, tmp_path, write_run):
         compared(study, tmp_path)
 
 
+def renamed(study: Path, prefix: str) -> None:
+    """Cohort 1 gets the names of cohort 0."""
+    for file in study.glob("cohort1/*/*/predictions.csv"):
+        file.write_text(file.read_text().replace(f"{prefix}1-", f"{prefix}0-"))
+
+
+def test_the_same_patients_are_not_two_cohorts(study, tmp_path):
+    """Splits of one cohort taken for replicates would make any interval too narrow."""
+    renamed(study, "mri")
+    with pytest.raises(
+        InputError, match=r"student: cohort0 and cohort1 test the same patients, such as mri0-patient-0"
+    ):
+        compared(study, tmp_path)
+
+
+def test_two_hospitals_may_name_their_patients_alike(study, tmp_path):
+    for file in study.glob("cohort1/*/*/predictions.csv"):
+        table = pd.read_csv(file)
+        table.assign(label=table["label"].to_numpy()[::-1], probability=table["probability"].to_numpy()[::-1]).to_csv(
+            file, index=False
+        )
+    renamed(study, "mri")
+    renamed(study, "tvus")
+    result = compared(study, tmp_path)
+    assert result.table.set_index("method").loc["student", "patients"] == 120
+
+
+def test_the_interval_of_any_figure_is_that_of_the_t_test_over_cohorts(study, tmp_path):
+    result = compared(study, tmp_path)
+    runs = pd.read_csv(tmp_path / "out" / "runs.csv").query("method == 'student'")
+    row = result.table.set_index("method").loc["student"]
+    for metric in ("sensitivity", "specificity", "brier", "sensitivity_at_95_specificity"):
+        expected = logit_interval(row[metric], runs[metric].var() / 4, degrees_of_freedom=3)
+        assert (row[f"{metric}_low"], row[f"{metric}_high"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_cohorts_that_agree_too_closely_are_told(study, tmp_path):
+    """In each cohort the same scores but for a little noise."""
+    first = pd.read_csv(study / "cohort0" / "seed0-fold0" / "student" / "predictions.csv")["probability"]
+    other = pd.read_csv(study / "cohort0" / "seed0-fold0" / "student-scratch" / "predictions.csv")["probability"]
+    for cohort in range(4):
+        for method, scores in (("student", first), ("student-scratch", other)):
+            file = study / f"cohort{cohort}" / f"seed{cohort}-fold0" / method / "predictions.csv"
+            table = pd.read_csv(file)
+            noise = 0.03 * np.random.default_rng(cohort).normal(size=90)
+            table.assign(probability=(scores + noise).clip(0, 1)).to_csv(file, index=False)
+    result = compared(study, tmp_path)
+    row = result.differences.iloc[0]
+    (note,) = result.notes
+    assert note.startswith("student - student-scratch: by chance the 4 cohorts agree more closely than their test")
+    low, high = (float(end) for end in note.split(" it is ")[1].rstrip(".").split(" to "))
+    assert low < row["low"] < row["difference"] < row["high"] < high
+    assert row["seeds_needed"] > 100, "the numbers needed rest on the patients' variance"
+
+
 def test_messages_name_the_cohort(study, tmp_path):
     path = study / "cohort2" / "seed2-fold0" / "student" / "predictions.csv"
     table = pd.read_csv(path)
     table[table["split"] != "val"].to_csv(path, index=False)
-    (note,) = compared(study, tmp_path).notes
+    note = compared(study, tmp_path).notes[0]
     assert note.startswith("student, cohort 2, seed 2, fold 0: no labelled validation cases")
     shutil.copytree(study / "cohort2" / "seed2-fold0", study / "cohort2" / "seed2-fold1")
-    with pytest.raises(InputError, match=r"teacher, cohort 2: patient tvus-patient-000 is tested in two folds"):
+    with pytest.raises(InputError, match=r"teacher, cohort 2: patient tvus2-patient-000 is tested in two folds"):
         compared(study, tmp_path)
 
 

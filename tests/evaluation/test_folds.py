@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from poddistill.evaluation.delong import delong_covariance, logit_interval
-from poddistill.evaluation.folds import Fold, auroc_difference, mean_auroc
+from poddistill.evaluation.folds import Fold, auroc_difference, mean_auroc, mean_metric
 from poddistill.evaluation.statistics import auroc
 
 PATIENTS = np.arange(60)
@@ -163,3 +163,26 @@ def test_a_missing_class_gives_nan():
     fold = Fold(np.zeros(5, dtype=int), np.arange(5), np.random.default_rng(0).random((2, 5)))
     assert math.isnan(mean_auroc([fold]).value)
     assert math.isnan(auroc_difference([fold], [fold]).p)
+
+
+@pytest.mark.parametrize("patients", [40, 200])
+def test_intervals_of_other_metrics_know_the_seeds(patients):
+    """Each seed finds another share of the positive patients; what is to be covered is that of all seeds."""
+    rng = np.random.default_rng(patients)
+    covered = 0
+    for _ in range(1500):
+        difficulty = rng.normal(size=patients)
+        thresholds = rng.normal(1.0, 0.5, size=(3, 1))
+        hits = (0.8 * difficulty + 0.6 * rng.normal(size=(3, patients)) < thresholds).astype(float)
+        covariance = np.cov(hits) / patients  # of means over patients, as a bootstrap of many resamples has it
+        estimate = mean_metric([(hits.mean(axis=1), covariance)])
+        truth = stats.norm.cdf(1.0 / np.sqrt(1 + 0.5**2))
+        covered += bool(estimate.low <= truth <= estimate.high)
+    assert 0.91 < covered / 1500 < 0.98
+
+
+def test_a_metric_that_does_not_vary_has_no_interval():
+    estimate = mean_metric([(np.ones(2), np.zeros((2, 2)))])
+    assert estimate.value == 1
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.high)

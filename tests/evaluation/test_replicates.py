@@ -103,14 +103,30 @@ def test_the_variance_is_split_into_delongs_part_and_the_rest():
             estimate = replicated_difference(pairs)
             delong = np.mean(np.nan_to_num([auroc_difference(a, b).error ** 2 for a, b in pairs]))
             (share,), (rest,) = estimate.components.interaction, estimate.components.between
-            assert share == pytest.approx(min(delong, 20 * estimate.error**2))
-            assert share + rest == pytest.approx(20 * estimate.error**2)
+            assert share == pytest.approx(delong)
+            assert rest == pytest.approx(max(0, 20 * estimate.error**2 - delong))
             parts.append((share, rest))
         share, rest = np.mean(parts, axis=0)
         shares.append(share / (share + rest))
     assert shares[0] > 0.85
     assert shares[1] < 0.3
     assert patients_needed(replicated_difference(pairs).components, 800, 0.001) == math.inf
+
+
+def test_too_close_an_agreement_is_told_as_rarely_as_stated():
+    """Where the patients are all that varies it is so in at most one study of ten."""
+    rng = np.random.default_rng(6)
+    told = 0
+    for _ in range(300):
+        estimate = replicated_difference(draw_pairs(rng, [1.2, 1.2], 4, 0.0))
+        total = 4 * estimate.error**2
+        (over_patients,) = estimate.components.interaction
+        if estimate.by_patients:
+            told += 1
+            half = stats.norm.ppf(0.975) * np.sqrt(over_patients / 4)
+            assert estimate.by_patients == pytest.approx((estimate.value - half, estimate.value + half))
+            assert total < over_patients / 4
+    assert 0.02 < told / 300 < 0.14
 
 
 def test_identical_rankings_in_every_cohort_differ_by_nothing():

@@ -117,6 +117,9 @@ def test_faulty_rows_are_named_by_line(tmp_path, rows, message):
 def test_missing_columns_and_unreadable_files_are_refused(tmp_path):
     assert "no column patient_id, probability" in refusal(write(tmp_path, "a,test,1\n", "case_id,split,label\n"))
     assert "not a readable CSV file" in refusal(write(tmp_path, "", header=""))
+    ragged = refusal(write(tmp_path, "a,p,test,1,0.5\nb,q,test,1,0.5,0.6\n"))
+    assert "Expected 5 fields in line 3, saw 6" in ragged
+    assert "\n" not in ragged
 
 
 def test_history_averages_the_values_of_an_epoch_and_skips_empty_cells(tmp_path):
