@@ -107,11 +107,12 @@ $(SIMULATED)-hospital/mri/labels.csv: | $(SETUP)
 $(SIMULATED)/mri.csv: $(SIMULATED)-hospital/mri/labels.csv
 	@echo "simulated patients need no secret" > $(SIMULATED).key  # a fixed key: the same folds on every machine
 	$(POD) ingest mri $(SIMULATED)-hospital/mri --out $(SIMULATED) --shape 16 48 48 --spacing 4 2 2 --remove_missing
+	@touch $@  # an ingest that changes nothing leaves its time
 
 # after the MRI: the folds span both modalities, so the manifests are written one after the other
 $(SIMULATED)/tvus.csv: $(SIMULATED)/mri.csv
 	$(POD) ingest tvus $(SIMULATED)-hospital/tvus --out $(SIMULATED) --shape 16 64 64 --remove_missing
-	@touch $@  # the ingest also rewrote mri.csv, with the folds of both
+	@touch $@  # likewise; and the ingest may have rewritten mri.csv, with the folds of both
 
 ifneq ($(COHORT),$(SIMULATED))
 $(MANIFESTS):
@@ -125,7 +126,10 @@ define fit
 	if [ -f $$last ]; then \
 	  resume="--ckpt_path $$last"; \
 	  for input in $^; do if [ $$input -nt $$last ]; then resume=; fi; done; \
-	  if [ -z "$$resume" ]; then echo "$(2): its inputs changed, starting afresh"; rm -rf $(1)/$(2); fi; \
+	  if [ -z "$$resume" ]; then \
+    if command -v flock > /dev/null && ! flock --nonblock $(1)/$(2)/.lock true; then echo "error: $(1)/$(2): another process is training into it; wait until it has finished" >&2; exit 1; fi; \
+    echo "$(2): its inputs changed, starting afresh"; rm -rf $(1)/$(2); \
+  fi; \
 	fi; \
 	$(LAUNCH) $(POD) fit --config experiments/pod/$(PROFILE).yaml --config experiments/pod/$(3).yaml \
 	  --run $(1)/$(2) --method $(2) --cohort $(COHORT) --fold $(FOLD) --seed_everything $(SEED) \

@@ -34,7 +34,8 @@ def write_manifests(
     Patients keep the fold that they have, and those who share an image get the same (`assign_folds`). How the cohort
     was dealt is kept in ``folds.json``; pairs of cases of two patients that show the same image, by the descriptors in
     their records, are listed in ``duplicates.csv``. Cases of other sets than the table's stay as they are listed. A
-    kill at any moment leaves what the next run turns into the same.
+    kill at any moment leaves what the next run turns into the same. A manifest that says what it said, of arrays that
+    are no newer, keeps its time: whatever was trained on it is up to date.
 
     Args:
         cohort: The cohort folder.
@@ -78,11 +79,21 @@ def write_manifests(
             write_duplicates(cohort, pairs)
         ordered = tables[other].assign(fold=tables[other]["patient_id"].map(folds))
         covariates = [name for name in ordered.columns if name not in COLUMNS]
-        write_manifest(cohort, other, ordered[[*COLUMNS, *covariates]])
+        _write(cohort, other, ordered[[*COLUMNS, *covariates]])
     _remove_unlisted(cohort / modality, set(table["case_id"]))
     for unfinished in cohort.glob(".*.[cj]s*.*"):  # .mri.csv.before; of killed runs: .mri.csv.<process>
         unfinished.unlink()
     return int(pairs["modality"].eq(modality).sum())
+
+
+def _write(cohort: Path, modality: Modality, table: pd.DataFrame) -> None:
+    """Writes a manifest, with the time of the earlier one where nothing differs."""
+    file = cohort / f"{modality}.csv"
+    earlier = file if file.is_file() else _before(cohort, modality)
+    content, time = (earlier.read_bytes(), earlier.stat().st_mtime_ns) if earlier.is_file() else (b"", 0)
+    write_manifest(cohort, modality, table)
+    if file.read_bytes() == content and all((cohort / path).stat().st_mtime_ns <= time for path in table["path"]):
+        os.utime(file, ns=(time, time))
 
 
 def read_rows(cohort: Path, modality: Modality) -> pd.DataFrame:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -276,3 +277,22 @@ def test_short_ids_are_taken_out_of_names_and_errors_and_not_of_our_own_words(tm
         (f"{one}/IM1 and 3 more files", "too few slices (3)"),
         (f"{row} {three}/{one}.nii", f"cannot be read ({error}: in file {one}.nii)"),
     }
+
+
+def test_an_ingest_that_changes_nothing_leaves_the_times(tmp_path: Path) -> None:
+    """What make built on a manifest is then up to date."""
+    mri, tvus = (tmp_path / f"{modality}.csv" for modality in ("mri", "tvus"))
+    write(tmp_path, "mri", patients(*range(12)))
+    write(tmp_path, "tvus", patients(*range(6, 18)))
+    later = mri.stat().st_mtime + 1000  # than the arrays, which are written anew each time
+    for file in (mri, tvus):
+        os.utime(file, (later, later))
+    write(tmp_path, "tvus", patients(*range(6, 18)))
+    write(tmp_path, "mri", patients(*range(12)))
+    assert mri.stat().st_mtime == tvus.stat().st_mtime == later
+    write(tmp_path, "mri", patients(*range(13)))
+    assert mri.stat().st_mtime < later
+    array = tmp_path / "tvus" / "tvus-p006-1.npy"
+    os.utime(tvus, (later - 2000, later - 2000))
+    write(tmp_path, "tvus", patients(*range(6, 18)))
+    assert tvus.stat().st_mtime >= array.stat().st_mtime, "an image was stored anew"
