@@ -18,6 +18,7 @@ from data_modules.augmentation import Augmentation
 from data_modules.cohort import Modality, count_folds, hash_order, read_manifest, splits
 from data_modules.cohort_dataset import Batch, CohortDataset, hand_over, in_unit_range
 from data_modules.errors import InputError
+from data_modules.store import read_record
 
 HELD_OUT = 10  # patients for one that pre-training without any label is validated on
 
@@ -127,6 +128,12 @@ class CohortDataModule(pl.LightningDataModule):
         """The ``patient_id`` of all whose images are trained on, with or without a label."""
         lends = self.include_unlabelled or self.unlabelled_batch_size > 0
         return set(self.manifest["patient_id"].iloc[self._rows("train", *(["unlabelled"] if lends else []))])
+
+    @property
+    def image_form(self) -> dict[str, list[float]]:
+        """What all images of a cohort have alike: ``shape``, and ``spacing`` (mm) of volumes, by the first's record."""
+        stored = (read_record(self.cohort / self.manifest["path"].iloc[0]) or {}).get("stored", {})
+        return {name: list(stored[name]) for name in ("shape", "spacing") if name in stored}
 
     def train_dataloader(self) -> DataLoader | CombinedLoader:
         """Returns the training loader; that of two kinds of batches, if unlabelled cases come beside the labelled."""

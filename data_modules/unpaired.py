@@ -106,6 +106,11 @@ class UnpairedDataModule(pl.LightningDataModule):
         lenders = self.tvus.manifest["patient_id"].iloc[self._lent()]
         return self.mri.trained_patients | self.tvus.trained_patients | set(lenders)
 
+    @property
+    def image_form(self) -> dict[str, list[float]]:
+        """That of the MRI, as of a `CohortDataModule`."""
+        return self.mri.image_form
+
     def setup(self, stage: str) -> None:
         """Lets the parts know the trainer, from which they learn their process."""
         self.mri.trainer = self.trainer

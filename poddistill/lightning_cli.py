@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 import wandb
 import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
@@ -19,7 +20,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import (
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from data_modules.errors import InputError, UsageError
@@ -28,6 +35,8 @@ from poddistill.training.checkpoints import check_fit, read_checkpoint, refuse_t
 from poddistill.training.memory import keep_freed_memory
 from poddistill.training.precision import fastest_precision
 from poddistill.training.run_folder import BestCheckpoint, RunConfig, held, is_dry
+
+LAUNCHERS = (SLURMEnvironment, TorchElasticEnvironment, LSFEnvironment, MPIEnvironment)
 
 
 class StageCLI(LightningCLI):
@@ -60,12 +69,33 @@ class StageCLI(LightningCLI):
         # `fit --ckpt_path X --model.lr 0.5` trained with X's own rate. Here the configuration is what runs.
         return
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Keeps which options the command itself names."""
+        self._named = {word.partition("=")[0] for word in args}
+        super().parse_arguments(parser, args)
+
     def before_instantiate_classes(self) -> None:
-        """Leaves out what a student learned from beside its MRI where it is only scored: there is only MRI then."""
+        """Fits a run's record to where it is only scored.
+
+        What a student learned from beside its MRI is left out: there is only MRI then. One process does it, on what
+        the machine has, unless a cluster's launcher or an option asks for more: the record may be of another machine.
+
+        Raises:
+            InputError: What is to be scored is not what the run folder holds, and would be written over that.
+        """
         if self.subcommand in ("validate", "test", "predict"):
-            data = self.config[self.subcommand].data
+            options = self.config[self.subcommand]
+            _check_record(options)
+            data, trainer = options.data, options.trainer
             if data.class_path == f"{UnpairedDataModule.__module__}.{UnpairedDataModule.__qualname__}":
                 data.init_args = Namespace(mri=data.init_args.mri)
+            if not any(environment.detect() for environment in LAUNCHERS):
+                single = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+                if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+                    single["accelerator"] = "auto"
+                for name, value in single.items():
+                    if f"--trainer.{name}" not in self._named:
+                        trainer[name] = value
 
     def _run_subcommand(self, subcommand: str) -> None:
         writes = subcommand == "fit" and self.trainer.is_global_zero and not is_dry(self.trainer)
@@ -81,7 +111,7 @@ class StageCLI(LightningCLI):
         """
         folder, resumed = Path(self.config.fit.run), self.config.fit.ckpt_path
         if resumed:
-            self._check_fit(resumed)
+            check_fit(self.model, read_checkpoint(resumed)["state_dict"], resumed)
         checkpoints = folder / "checkpoints"
         kept = [name for name in ("last.ckpt", "best.ckpt") if (checkpoints / name).exists()]
         if kept and not is_dry(self.trainer) and Path(resumed or "nowhere").resolve().parent != checkpoints.resolve():
@@ -107,9 +137,6 @@ class StageCLI(LightningCLI):
         """As `before_test`."""
         self._check_checkpoint(self.config.predict.ckpt_path)
 
-    def _check_fit(self, path: str) -> None:
-        check_fit(self.model, read_checkpoint(path)["state_dict"], path)
-
     def _check_checkpoint(self, path: str | None) -> None:
         if not is_overridden(f"{self.subcommand}_step".replace("validate", "validation"), self.model):
             raise InputError(
@@ -119,7 +146,16 @@ class StageCLI(LightningCLI):
             raise InputError(
                 "--ckpt_path is missing, so the weights would be random: give a run's checkpoints/best.ckpt"
             )
-        self._check_fit(path)
+        checkpoint = read_checkpoint(path)
+        check_fit(self.model, checkpoint["state_dict"], path)
+        for name, trained in checkpoint.get("image_form", {}).items():
+            here = self.datamodule.image_form.get(name, trained)
+            if here != trained:
+                there = " ".join(f"{value:g}" for value in trained)
+                raise InputError(
+                    f"{path}: was trained on images of {name} {there}, those of {self.config[self.subcommand].cohort} "
+                    f"are of {' '.join(f'{value:g}' for value in here)}; ingest them with --{name} {there}"
+                )
         self.datamodule.setup(self.subcommand)
         refuse_trained_on(path, self.datamodule.manifest)
 
@@ -128,11 +164,22 @@ class StageCLI(LightningCLI):
 
         Lightning would do that with a checkpoint of its own from the middle of an epoch, which it then prefers to the
         last one of a validation, and to the weights that `after_fit` tests.
+
+        Raises:
+            UsageError: Lightning does not take the trainer's options, or the machine has no such device.
         """
         if SLURMEnvironment.detect():
             plugins = self._get(self.config_init, "trainer", {}).get("plugins") or []
             kwargs["plugins"] = [*plugins, SLURMEnvironment(auto_requeue=False)]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise UsageError(
+                f"trainer: {reason}; correct what it names, such as --trainer.accelerator or --trainer.devices"
+            ) from error
 
     def after_fit(self) -> None:
         """Tests the best checkpoint where that was asked for and the fit was not interrupted."""
@@ -208,6 +255,24 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
     except Exception as error:
         # what a class says of its own options arrives wrapped by the parser that tried to instantiate it
         raise _cause(error) from error
+
+
+def _check_record(options: Namespace) -> None:
+    """Refuses to score another cohort or fold into a run's own folder.
+
+    Raises:
+        InputError: The folder holds the record of a run on another.
+    """
+    file = Path(options.run) / "config.yaml"
+    record = yaml.safe_load(file.read_text()) if file.is_file() else None
+    if not isinstance(record, dict) or not {"cohort", "fold"} <= record.keys():
+        return
+    cohorts = [Path(str(cohort)).resolve() for cohort in (record["cohort"], options.cohort)]
+    if record["fold"] != options.fold or (cohorts[0] != cohorts[1] and cohorts[0].exists()):
+        raise InputError(
+            f"--run {options.run}: holds a run on {record['cohort']}, fold {record['fold']}, whose predictions would "
+            f"be lost; give another --run for those on {options.cohort}, fold {options.fold}"
+        )
 
 
 def _check_run_folder(words: Sequence[str]) -> None:

@@ -197,7 +197,8 @@ class BestCheckpoint(ModelCheckpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Notes who was trained on, so that no later stage is judged on them."""
+        """Notes who was trained on, so that no later stage is judged on them, and the form of their images."""
+        checkpoint["image_form"] = trainer.datamodule.image_form  # type: ignore[attr-defined]
         checkpoint["trained_patients"] = hashed(trainer.datamodule.trained_patients)  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

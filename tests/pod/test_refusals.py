@@ -1,6 +1,7 @@
 """What a stage refuses: one line that names the file or option, and nothing lost."""
 
 import errno
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+import yaml
 
 from data_modules.errors import InputError, UsageError
 from poddistill.lightning_cli import run
@@ -45,6 +48,63 @@ def test_the_auto_encoder_has_no_probabilities(verb: str, pipeline: Path, tmp_pa
     saved = ("--config", str(pipeline / "mae/config.yaml"), "--run", str(tmp_path / "scored"))
     with pytest.raises(InputError, match=rf"^MAEPretrain gives no probabilities to {verb}: train a student$"):
         run([verb, *saved, "--ckpt_path", str(pipeline / "mae/checkpoints/best.ckpt")])
+
+
+@pytest.mark.parametrize("other", ["cohort", "fold"])
+def test_a_runs_own_predictions_are_not_written_over(
+    other: str, pipeline: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_cohort, tmp_path / "cohort")
+    folder = pipeline / "student"
+    saved = ("--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints/best.ckpt"))
+    before = (folder / "predictions.csv").read_bytes(), (folder / "metrics.csv").read_bytes()
+    asked = ("--cohort", str(tmp_path / "cohort")) if other == "cohort" else ("--fold", "null")
+    for verb in ("validate", "test", "predict"):
+        with pytest.raises(
+            InputError, match=r"^--run .*student: holds a run on .*, fold 0, .*; give another --run for"
+        ):
+            run([verb, *saved, *asked])
+    assert ((folder / "predictions.csv").read_bytes(), (folder / "metrics.csv").read_bytes()) == before
+    assert not (folder / "predictions_all.csv").exists()
+
+
+def test_volumes_of_another_spacing_are_not_scored(pipeline: Path, tiny_cohort: Path, tmp_path: Path) -> None:
+    """A network takes them, and sees everything half as large."""
+    cohort, checkpoint = tmp_path / "cohort", tmp_path / "trained.ckpt"
+    shutil.copytree(tiny_cohort, cohort)
+    content = torch.load(pipeline / "student/checkpoints/best.ckpt")
+    assert content["image_form"] == {}, "this cohort's records do not tell"
+    torch.save({**content, "image_form": {"shape": [8, 16, 16], "spacing": [4.0, 2.0, 2.0]}}, checkpoint)
+    first = cohort / pd.read_csv(cohort / "mri.csv")["path"][0]
+    saved = ("--config", str(pipeline / "student/config.yaml"), "--ckpt_path", str(checkpoint))
+    saved += ("--cohort", str(cohort), "--run", str(tmp_path / "scored"), "--fold", "0")
+    for spacing in ([8.0, 4.0, 4.0], [4.0, 2.0, 2.0]):
+        record = {"stored": {"shape": [8, 16, 16], "spacing": spacing}}
+        first.with_suffix(".json").write_text(json.dumps(record))
+        if spacing[0] == 8:
+            with pytest.raises(
+                InputError, match=r"of spacing 4 2 2, those of .* are of 8 4 4; ingest them with --spacing 4 2 2$"
+            ):
+                run(["test", *saved])
+    run(["test", *saved])
+    assert (tmp_path / "scored/predictions.csv").exists()
+
+
+def test_a_record_of_another_machine_is_scored_on_this_one(pipeline: Path, tmp_path: Path) -> None:
+    """Of two nodes, say: nobody waits for the second."""
+    config = yaml.safe_load((pipeline / "student/config.yaml").read_text())
+    config["trainer"] |= {"num_nodes": 2, "devices": 2, "strategy": "ddp"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    saved = ("--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "scored"))
+    run(["test", *saved, "--ckpt_path", str(pipeline / "student/checkpoints/best.ckpt")])
+    found, known = (pd.read_csv(folder / "predictions.csv") for folder in (tmp_path / "scored", pipeline / "student"))
+    pd.testing.assert_frame_equal(found, known)
+
+
+@pytest.mark.parametrize(("name", "value"), [("accelerator", "mps"), ("devices", "two")])
+def test_a_device_that_is_not_there_is_told(name: str, value: str, options: Options, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^trainer: .*; correct what it names, such as --trainer\.accelerator"):
+        run(["fit", *options("teacher", tmp_path / "teacher", f"--trainer.{name}", value)])
 
 
 @pytest.mark.parametrize("joined", [True, False])
