@@ -1,7 +1,6 @@
 """Finds the images of a source folder."""
 
 import os
-import re
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -9,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from data_modules.ingest import nifti, video
 from data_modules.ingest.concealing import identifiers_in
 from data_modules.ingest.dicom import Frame, scan_files
+from data_modules.ingest.folders import patient_of_name
 from data_modules.ingest.frames import frame_folders
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.rules import SeriesRules, SeriesTraits, weighting_of
@@ -92,11 +92,6 @@ def find_tvus(
             series = frame.series or frame.file
             images.append(SourceImage((frame.file,), "video", frame.patient or frame.study, frame.file, series=series))
     return images, rejections, identities_of(frames, images)
-
-
-def patient_of_name(file: str) -> str:
-    """Returns the patient that a file's or folder's name starts with: what comes before the first ``_`` or ``.``."""
-    return re.split(r"[_.]", PurePosixPath(file).name)[0].strip()
 
 
 def identities_of(frames: Iterable[Frame], images: Iterable[SourceImage]) -> dict[str, str]:

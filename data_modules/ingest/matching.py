@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from data_modules.ingest.concealing import UID
-from data_modules.ingest.discovery import patient_of_name
+from data_modules.ingest.folders import UNKNOWN, FolderPatients, is_nameless, patient_of_name, place_of
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import LabelRow, describe_row
 
 NAMED = "another series of the study is used, which the labels name"
 DISPUTED = "another series of the study is given to several patients"
+SHARED_ID = "its PatientID stands for several patients of the label CSV: add a row with path"
+SHARED_NAME = "the start of its name stands for several patients of the label CSV: give it a row, or leave it out"
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,12 @@ class Matching:
 
     A row with a path describes that file, or what lies in that folder; a row without one all other images of its
     patient. Images of no row are unlabelled, and belong to the patient of a row if that row describes another image
-    with the same patient id in its header. Where rows give the same images to one patient and disagree about the label,
-    it is unknown; what they give to several patients is left out. From a DICOM study, and from a row's folder, one MRI
-    volume is chosen; ultrasound clips are all used. A row whose folder holds several patients, or volumes of several
-    studies, is rejected, and so is a folder of pictures of several patients.
+    with the same patient id in its header, or in the folder of one without a header (see `FolderPatients`); such an
+    image is rejected where several patients share the folder and it has the name of none. Where rows give the same
+    images to one patient and disagree about the label, it is unknown; what they give to several patients is left out.
+    From a DICOM study, and from a row's folder, one MRI volume is chosen; ultrasound clips are all used. A row whose
+    folder holds several patients, or volumes of several studies, is rejected, and so is a folder of pictures of several
+    patients.
 
     Args:
         source: The source folder.
@@ -159,9 +163,10 @@ class Matching:
         for position, patients in self._disputed.items():
             if self._images[position].patient not in self._known:
                 owners[self._images[position].patient] |= patients
+        folders = FolderPatients(self._images, self._owned(owners), self._known)
         disputed_studies = {self._images[position].study for position in self._disputed}
         described_studies = {self._images[position].study for position in self._described}
-        studies: dict[tuple[str, str], list[SourceImage]] = defaultdict(list)
+        studies: dict[tuple[str, str, bool], list[SourceImage]] = defaultdict(list)  # and whether a row may describe it
         for position, image in enumerate(self._images):
             if self._is_settled(position):
                 continue
@@ -171,24 +176,36 @@ class Matching:
             if self._one_a_study and image.study in disputed_studies:
                 self._pass_over(image, DISPUTED)
                 continue
+            of_folder = folders.patient_of(image) if is_nameless(image) else ""
             of_image = owners.get(image.patient, {image.patient})
-            if len(of_image) == 1:
-                studies[next(iter(of_image)), image.study].append(image)
-            elif not image.series:  # the file names start alike, so they do not start with the patient
-                studies[image.study, image.study].append(image)
-            else:
-                self.rejections.append(
-                    Rejection(
-                        image.source, "its PatientID stands for several patients of the label CSV: add a row with path"
-                    )
-                )
+            if of_folder is None:
+                self.rejections.append(Rejection(image.source, UNKNOWN))
+            elif of_folder:
+                studies[of_folder, image.study, of_folder == image.patient].append(image)
+            elif len(of_image) == 1:
+                studies[next(iter(of_image)), image.study, True].append(image)
+            elif image.series:
+                self.rejections.append(Rejection(image.source, SHARED_ID))
+            elif place_of(image) == "." or folders.holds_described(place_of(image)):
+                self.rejections.append(Rejection(image.source, SHARED_NAME))
+            else:  # the names in all folders are alike, and nobody of the labels has images in this one
+                studies[image.study, image.study, True].append(image)
         present = set()
-        for (patient, _), members in studies.items():
-            if self._use(members, patient, by_patient.get(patient)):
+        for (patient, _, by_name), members in studies.items():
+            if self._use(members, patient, by_patient.get(patient) if by_name else None) and by_name:
                 present.add(patient)
         for patient, row in by_patient.items():
             if patient not in present:
                 self._reject_row(row, "it names a patient of whom there is no usable image")
+
+    def _owned(self, owners: Mapping[str, set[str]]) -> dict[int, set[str]]:
+        """The patients of the labels by position, of images that a row names or whose header has a known id."""
+        owned = {position: {row.patient} for position, row in self._described.items()} | self._disputed
+        for position, image in enumerate(self._images):
+            if position not in owned and not is_nameless(image):
+                patients = owners.get(image.patient, {image.patient} & self._known)
+                owned |= {position: patients} if patients else {}
+        return owned
 
     def _use(self, images: Sequence[SourceImage], patient: str, row: LabelRow | None) -> bool:
         """Uses the images of a study or a row, of volumes the best; tells whether there was one to use."""

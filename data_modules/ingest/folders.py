@@ -1,0 +1,106 @@
+"""Whose an image without a header is, by the folder that it lies in."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from data_modules.ingest.images import SourceImage
+
+UNKNOWN = (
+    "its folder holds images of several patients of the label CSV, and its name starts with none of them: "
+    "give it a row, or leave it out"
+)
+
+
+class FolderPatients:
+    """The patients of the label CSV whose images lie in each folder below the source, and so whose the others are.
+
+    An image without a header belongs to the patient that its name starts with where the CSV has her. Otherwise the
+    nearest folder counts in or below which images are described: it is that patient's whose they all are. In a folder
+    in which the described images start with their patients' names, the names of the others count, too, unless the
+    folder is called after its only patient, or others' folders hold the name as well (``T1``).
+
+    Args:
+        images: What was found.
+        owners: Patients of the CSV by position in ``images``, of images that a row names or whose header is known.
+        known: All patients of the CSV.
+    """
+
+    def __init__(self, images: Sequence[SourceImage], owners: Mapping[int, set[str]], known: set[str]) -> None:
+        self._known = known
+        self._within: dict[str, set[str]] = defaultdict(set)
+        self._beside: dict[str, set[tuple[str, str]]] = defaultdict(set)  # names and patients of images right there
+        for position, patients in owners.items():
+            image = images[position]
+            for folder in {folder for file in image.files for folder in _folders(PurePosixPath(file).parent)}:
+                self._within[folder] |= patients
+            if is_nameless(image):
+                self._beside[place_of(image)] |= {(name_of(image), patient) for patient in patients}
+        self._only_in: dict[str, set[str]] = defaultdict(set)  # by name, the patients whose own folders hold it
+        for position, image in enumerate(images):
+            if not is_nameless(image):
+                continue
+            name, place = name_of(image), place_of(image)
+            if position not in owners and name in known:
+                for folder in _folders(PurePosixPath(place)):
+                    if patient_of_name(folder) == name:
+                        self._within[folder].add(name)
+            if len(self._within.get(place, ())) == 1:
+                self._only_in[name] |= self._within[place]
+
+    def holds_described(self, folder: str) -> bool:
+        """Tells whether images of patients of the CSV lie in a folder or below it."""
+        return folder in self._within
+
+    def patient_of(self, image: SourceImage) -> str | None:
+        """Returns the patient of an image without a header; empty: nobody of the CSV; None: one of several."""
+        name, place = name_of(image), place_of(image)
+        if name in self._known and not name.isdecimal():  # a number may be the place in a row
+            return name
+        folder = next((folder for folder in _folders(PurePosixPath(place)) if folder in self._within), None)
+        if folder is None:
+            return ""
+        patients = self._within[folder]
+        if name in patients:
+            return name
+        if folder == place and self._names_count(folder, name):
+            return ""
+        if len(patients) == 1:
+            return next(iter(patients))
+        return None if folder == place else ""
+
+    def _names_count(self, folder: str, name: str) -> bool:
+        """Whether the names in a folder start with patients."""
+        pairs, patients = self._beside.get(folder, set()), self._within[folder]
+        if patients == {patient_of_name(folder)} or len(self._only_in.get(name, ())) > 1:
+            return False
+        return bool(pairs) and all(start == patient for start, patient in pairs)
+
+
+def patient_of_name(file: str) -> str:
+    """Returns the patient that a file's or folder's name starts with: what comes before the first ``_`` or ``.``."""
+    return re.split(r"[_.]", PurePosixPath(file).name)[0].strip()
+
+
+def is_nameless(image: SourceImage) -> bool:
+    """Tells whether nothing but the name of an image's file says whose it is."""
+    return not image.series and image.patient == name_of(image)
+
+
+def name_of(image: SourceImage) -> str:
+    """Returns the patient that the name of an image's file starts with, or of its folder for pictures."""
+    folder = PurePosixPath(image.files[0]).parent.as_posix()
+    return patient_of_name(folder if image.format == "frames" and folder != "." else image.files[0])
+
+
+def place_of(image: SourceImage) -> str:
+    """Returns the folder that holds an image, relative to the source; of pictures, the one that holds their folder."""
+    folder = PurePosixPath(image.files[0]).parent
+    return (folder.parent if image.format == "frames" else folder).as_posix()
+
+
+def _folders(folder: PurePosixPath) -> Iterator[str]:
+    """A folder and those above it, without the source itself."""
+    inner: Iterable[PurePosixPath] = (folder, *folder.parents)
+    return (each.as_posix() for each in inner if each != PurePosixPath("."))
