@@ -1,5 +1,6 @@
 """Which planes of a DICOM tree make up volumes, and which volume of a study is the one to use."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -129,10 +130,17 @@ def _volume(stack: list[Frame], rules: SeriesRules) -> SourceImage:
         study=first.study or first.series,
         series=first.series,
         inverted=first.inverted,
-        preference=(place, len(stack), -max(first.spacing)),
+        preference=(place, len(stack), -max(first.spacing), _contrast(weighting, first.echo_time)),
         objection=rules.objection(traits),
         choice=choice,
     )
+
+
+def _contrast(weighting: str, echo_time: float) -> float:
+    """How well an echo time in ms suits a weighting: for T2 the longer the better, for T1 the shorter."""
+    if weighting == "T1":
+        return -echo_time if echo_time > 0 else -math.inf
+    return echo_time if weighting == "T2" else 0.0
 
 
 def series_affine(stack: Sequence[Frame]) -> np.ndarray:

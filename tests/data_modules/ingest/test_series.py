@@ -147,19 +147,77 @@ def test_files_without_preamble_and_copies_of_files_do_no_harm(
     np.testing.assert_array_equal(volume, noise_volume)
 
 
-def test_two_echoes_in_one_series_become_two_volumes(
-    tmp_path: Path, write_series: WriteSeries, noise_volume: np.ndarray
-) -> None:
-    first = write_series(tmp_path / "a", noise_volume, EchoTime=15.0)
-    second = write_series(tmp_path / "b", noise_volume, EchoTime=90.0)
+def join_series(first: list[Path], second: list[Path]) -> None:
+    """Makes two series one."""
     series = pydicom.dcmread(first[0]).SeriesInstanceUID
     for file in second:
         dataset = pydicom.dcmread(file)
         dataset.SeriesInstanceUID = series
         dataset.save_as(file)
+
+
+def best_of(images: list[SourceImage]) -> SourceImage:
+    return max(images, key=lambda image: (not image.objection, image.preference))
+
+
+def test_two_echoes_in_one_series_become_two_volumes(
+    tmp_path: Path, write_series: WriteSeries, noise_volume: np.ndarray
+) -> None:
+    first = write_series(tmp_path / "a", noise_volume, EchoTime=15.0)
+    join_series(first, write_series(tmp_path / "b", noise_volume, EchoTime=90.0))
     images, rejections = find(tmp_path)
     assert not rejections
     assert sorted(image.choice["rule"] for image in images) == ["T2 sagittal", "sagittal"]
+
+
+@pytest.mark.parametrize(("weighting", "best"), [("T2", "95"), ("T1", "15")])
+def test_of_a_series_of_several_echoes_the_one_that_suits_its_name_is_used(
+    tmp_path: Path, write_series: WriteSeries, noise_volume: np.ndarray, weighting: str, best: str
+) -> None:
+    name = {"SeriesDescription": f"{weighting} SAG dual echo", "StudyInstanceUID": "1.2.3"}
+    first = write_series(tmp_path / "15", noise_volume, EchoTime=15.0, **name)
+    join_series(first, write_series(tmp_path / "95", noise_volume, EchoTime=95.0, **name))
+    images, _ = find(tmp_path)
+    assert len(images) == 2
+    assert best_of(images).files[0].split("/")[0] == best
+
+
+def test_an_echo_of_too_few_slices_makes_no_volume_and_gives_none_away(
+    tmp_path: Path, write_series: WriteSeries, noise_volume: np.ndarray
+) -> None:
+    """Of which the slices are that share a position nobody can tell."""
+    whole = write_series(tmp_path / "whole", noise_volume, EchoTime=90.0)
+    few = read_rules().min_slices - 1
+    join_series(whole, write_series(tmp_path / "few", noise_volume[:few], EchoTime=15.0))
+    images, rejections = find(tmp_path)
+    assert not images
+    assert [rejection.reason.split(":")[0] for rejection in rejections] == ["slices share a position"]
+    least = write_series(tmp_path / "other" / "few", noise_volume[: few + 1], EchoTime=15.0, patient="P2")
+    join_series(write_series(tmp_path / "other" / "whole", noise_volume, EchoTime=90.0, patient="P2"), least)
+    images, _ = find(tmp_path)
+    assert sorted(len(image.files) for image in images) == [few + 1, len(noise_volume)]
+
+
+def test_of_series_with_as_many_slices_the_smallest_pixels_win(
+    tmp_path: Path, write_series: WriteSeries, noise_volume: np.ndarray
+) -> None:
+    for name, spacing in (("a", (4.0, 1.5, 1.5)), ("b", (4.0, 1.0, 1.0)), ("c", (4.0, 0.9, 2.0))):
+        write_series(tmp_path / name, noise_volume, spacing=spacing, StudyInstanceUID="1.2.3")
+    images, _ = find(tmp_path)
+    assert best_of(images).files[0].startswith("b/")  # the longer side of a pixel counts
+
+
+@pytest.mark.parametrize("other", [(4.0, 1.0, 2.0), (4.0, 2.0, 1.0), (4.0, 2.05, 2.05)])
+def test_planes_of_another_pixel_spacing_are_another_volume(
+    tmp_path: Path, write_series: WriteSeries, noise_volume: np.ndarray, other: tuple[float, ...]
+) -> None:
+    first = write_series(tmp_path / "a", noise_volume)
+    join_series(first, write_series(tmp_path / "b", noise_volume, spacing=other))
+    images, rejections = find(tmp_path)
+    assert not rejections
+    assert [len({file.split("/")[0] for file in image.files}) for image in images] == [1, 1]
+    for image in images:
+        check_against_simpleitk(tmp_path, image, tmp_path / image.files[0].split("/")[0])
 
 
 @pytest.mark.parametrize(
