@@ -9,8 +9,8 @@ from data_modules.ingest import nifti, video
 from data_modules.ingest.concealing import identifiers_in
 from data_modules.ingest.dicom import Frame, scan_files
 from data_modules.ingest.folders import patient_of_name
-from data_modules.ingest.frames import frame_folders
-from data_modules.ingest.images import Rejection, SourceImage
+from data_modules.ingest.frames import BESIDE, frame_folders, why_no_clip
+from data_modules.ingest.images import Rejection, SourceImage, describe_files
 from data_modules.ingest.rules import SeriesRules, SeriesTraits, weighting_of
 from data_modules.ingest.series import find_volumes
 from data_modules.ingest.workers import Map
@@ -72,15 +72,15 @@ def find_mri(
 def find_tvus(
     source: Path, files: Sequence[str], over: Map
 ) -> tuple[list[SourceImage], list[Rejection], dict[str, str]]:
-    """Finds the ultrasound clips among files; returns as `find_mri`."""
+    """Finds the ultrasound clips among files; returns as `find_mri`.
+
+    The pictures of a folder are the frames of a clip where they are numbered as such and no other clip lies there.
+    """
     videos = [file for file in files if file.lower().endswith(video.SUFFIXES)]
     folders = frame_folders(files)
     pictures = {file for members in folders.values() for file in members}
     frames, rejections = scan_files(source, sorted(set(files) - set(videos) - pictures), over)
     images = [SourceImage((file,), "video", patient_of_name(file), file) for file in videos]
-    for folder, members in folders.items():
-        patient = patient_of_name(folder or members[0])
-        images.append(SourceImage(tuple(members), "frames", patient, folder or members[0]))
     for frame in frames:
         if frame.index:
             continue
@@ -91,7 +91,18 @@ def find_tvus(
         else:
             series = frame.series or frame.file
             images.append(SourceImage((frame.file,), "video", frame.patient or frame.study, frame.file, series=series))
-    return images, rejections, identities_of(frames, images)
+    with_clips = {image.source.rpartition("/")[0] for image in images}
+    names = {}
+    for folder, members in folders.items():
+        patient = patient_of_name(folder or members[0])
+        names[patient] = patient
+        if folder in with_clips:
+            rejections.append(Rejection(describe_files(tuple(members)), BESIDE, defect=False))
+        elif reason := why_no_clip(members):
+            rejections.append(Rejection(describe_files(tuple(members)), reason))
+        else:
+            images.append(SourceImage(tuple(members), "frames", patient, folder or members[0]))
+    return images, rejections, names | identities_of(frames, images)
 
 
 def identities_of(frames: Iterable[Frame], images: Iterable[SourceImage]) -> dict[str, str]:

@@ -15,7 +15,13 @@ from data_modules.ingest.recording import Recording, check_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-LEAST = 2  # a single picture is no clip
+PAGED = ("PNG", "TIFF")  # may hold several pictures
+LEAST = 8  # pictures; fewer are rather stills
+BESIDE = "pictures beside a clip are taken for stills: give the frames of a clip a folder of their own"
+UNORDERED = (
+    "its pictures are no clip, for they are not numbered one by one under one name: "
+    "number the frames of a clip so, and give each clip a folder of its own"
+)
 
 
 def frame_folders(files: Sequence[str]) -> dict[str, list[str]]:
@@ -31,7 +37,22 @@ def frame_folders(files: Sequence[str]) -> dict[str, list[str]]:
     for file in sorted(files, key=_natural_order):
         if file.lower().endswith(SUFFIXES):
             folders.setdefault(file.rpartition("/")[0], []).append(file)
-    return {folder: pictures for folder, pictures in folders.items() if len(pictures) >= LEAST}
+    return {folder: pictures for folder, pictures in folders.items() if len(pictures) > 1}
+
+
+def why_no_clip(pictures: Sequence[str]) -> str:
+    """Returns why the pictures of a folder, in natural order, are stills rather than a clip; empty: they are a clip.
+
+    A clip has at least `LEAST`, whose names differ in a single number that counts them one by one.
+    """
+    if len(pictures) < LEAST:
+        return f"{len(pictures)} pictures are taken for stills: a clip needs at least {LEAST} frames, leave them out"
+    names = [_natural_order(PurePosixPath(picture).stem)[0] for picture in pictures]
+    if len({len(name) for name in names}) > 1:
+        return UNORDERED
+    varying = [column for column in zip(*names, strict=True) if len(set(column)) > 1]
+    numbers = [part for part in varying[0] if isinstance(part, int)] if len(varying) == 1 else []
+    return "" if numbers and numbers == [*range(numbers[0], numbers[0] + len(names))] else UNORDERED
 
 
 def open_pictures(files: Sequence[Path]) -> Recording:
@@ -40,10 +61,10 @@ def open_pictures(files: Sequence[Path]) -> Recording:
     Colours become luma; of more than 8 bits, those are kept that the brightest pixel of the clip needs.
 
     Args:
-        files: PNG, JPEG, BMP or TIFF of 8 or 16 bits and of one size, in the order of time.
+        files: PNG, JPEG, BMP or TIFF of one page, of 8 or 16 bits and of one size, in the order of time.
 
     Raises:
-        UnusableError: A picture is damaged or of another kind.
+        UnusableError: A picture is damaged, has several pages or is of another kind.
     """
     bits = 8
     if _read(files[0]).dtype != np.uint8:
@@ -75,6 +96,8 @@ def _read(file: Path) -> np.ndarray:
             warnings.simplefilter("ignore")  # they quote what the file holds
             with Image.open(file, formats=FORMATS) as image:
                 check_size(image.height, image.width)
+                if image.format in PAGED and getattr(image, "n_frames", 1) > 1:
+                    raise UnusableError("a picture of several pages: save each frame as a picture of its own")
                 deep = image.mode.startswith("I")
                 picture = np.asarray(image if deep else image.convert("L"))
     except UnusableError:

@@ -1,10 +1,13 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from data_modules.ingest.frames import frame_folders, open_pictures
+from data_modules.ingest.discovery import find_tvus, list_files
+from data_modules.ingest.frames import frame_folders, open_pictures, why_no_clip
 from data_modules.ingest.images import UnusableError
 from data_modules.ingest.video import read_clip
 
@@ -35,6 +38,52 @@ def test_several_numbers_in_a_name_count_one_after_the_other() -> None:
     names = ["s2_10", "s10_1", "s2_9", "2021-07-04", "x", "s2_09"]
     (found,) = frame_folders([f"{name}.png" for name in names]).values()
     assert [Path(name).stem for name in found] == ["2021-07-04", "s2_09", "s2_9", "s2_10", "s10_1", "x"]
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ([f"frame{n}.png" for n in range(8)], ""),
+        ([f"P1/2021-07-04/IMG_{n:04d}.JPG" for n in range(995, 1005)], ""),
+        ([f"{n}.bmp" for n in range(1, 12)], ""),
+        ([f"{'Img' if n % 2 else 'img'}{n}_roi.{'tif' if n % 2 else 'tiff'}" for n in range(9)], ""),
+        ([f"frame{n}.png" for n in range(7)], "7 pictures are taken for stills: a clip needs at least 8"),
+        ([f"frame{n}.png" for n in range(0, 16, 2)], "not numbered one by one"),
+        ([*(f"frame{n}.png" for n in range(9)), "overview.png"], "not numbered one by one"),
+        ([*(f"frame{n}.png" for n in range(9)), "frame3.jpg"], "not numbered one by one"),
+        ([f"{name}_{n}.png" for name in "ab" for n in range(8)], "give each clip a folder of its own"),
+        ([f"{m}_{n}.png" for m in range(2) for n in range(8)], "give each clip a folder of its own"),
+        ([f"{name}.png" for name in "abcdefgh"], "not numbered one by one"),
+    ],
+)
+def test_a_clips_pictures_are_numbered_one_by_one(names: list[str], reason: str) -> None:
+    (found,) = frame_folders(sorted(names)).values()
+    assert reason in why_no_clip(found)
+    assert bool(reason) == bool(why_no_clip(found))
+
+
+@pytest.mark.parametrize("clip", ["video", "cine", ""])
+def test_pictures_beside_a_clip_are_stills(
+    tmp_path: Path,
+    tissue_frames: np.ndarray,
+    write_avi: Callable[..., Path],
+    write_cine: Callable[..., Path],
+    clip: str,
+) -> None:
+    write_pictures(tmp_path / "P1", tissue_frames)
+    write_pictures(tmp_path / "P1" / "frames", tissue_frames)
+    write_pictures(tmp_path / "P2_Roe", tissue_frames[:3])
+    names = {"video": "P1/video.avi", "cine": "P1/cine", "": "P1/frame0.png"}
+    if clip:
+        (write_avi if clip == "video" else write_cine)(tmp_path / names[clip], tissue_frames)
+    images, rejections, identities = find_tvus(tmp_path, list_files(tmp_path, tmp_path / "labels.csv")[0], map)
+    assert {image.files[0] for image in images} == {"P1/frames/frame0.png", names[clip]}
+    stills = [("P1/frame0.png and 19 more files", False)] if clip else []
+    assert [(rejection.source, rejection.defect) for rejection in rejections] == [
+        *stills,
+        ("P2_Roe/frame0.png and 2 more files", True),
+    ]
+    assert {"P1", "P2"} <= identities.keys()  # to be concealed where they are listed
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".jpg"])
@@ -91,6 +140,16 @@ def test_what_is_no_clip_is_rejected_in_words(
         with pytest.raises(UnusableError, match=reason):
             read_clip(pictures, (16, 32, 32))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_a_picture_of_several_pages_is_rejected(tmp_path: Path, tissue_frames: np.ndarray, suffix: str) -> None:
+    """As the frame of a clip its first page would stand for all of them."""
+    files = write_pictures(tmp_path, tissue_frames, suffix)
+    pages = [Image.fromarray(frame) for frame in tissue_frames[:3]]
+    pages[0].save(files[4], save_all=True, append_images=pages[1:])
+    with pytest.raises(UnusableError, match="a picture of several pages: save each frame"):
+        read_clip(files, FULL)
 
 
 def test_only_the_frames_asked_for_are_decoded(tmp_path: Path, tissue_frames: np.ndarray) -> None:
