@@ -1,9 +1,13 @@
 """Finds the images of a source folder."""
 
+import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from data_modules.ingest import nifti, video
 from data_modules.ingest.concealing import identifiers_in
@@ -11,9 +15,13 @@ from data_modules.ingest.dicom import Frame, scan_files
 from data_modules.ingest.folders import patient_of_name
 from data_modules.ingest.frames import BESIDE, frame_folders, why_no_clip
 from data_modules.ingest.images import Rejection, SourceImage, describe_files
-from data_modules.ingest.rules import SeriesRules, SeriesTraits, weighting_of
+from data_modules.ingest.layouts import try_files
+from data_modules.ingest.rules import PLANES, SeriesRules, SeriesTraits, weighting_of
 from data_modules.ingest.series import find_volumes
 from data_modules.ingest.workers import Map
+
+Grid = tuple[tuple[int, int, int], np.ndarray]
+"""The shape (X, Y, Z) of a NIfTI file and its affine (4, 4) to RAS coordinates in mm."""
 
 
 def list_files(source: Path, without: Path) -> tuple[list[str], list[Rejection]]:
@@ -65,7 +73,12 @@ def find_mri(
     volumes, parts = nifti.find_nifti(files)
     frames, rejections = scan_files(source, sorted(set(files) - parts), over)
     images, unfit = find_volumes(frames, rules)
-    images += [_nifti_image(file, rules) for file in volumes]
+    grids = dict(zip(volumes, try_files(_grid_of, source, volumes, over), strict=True))
+    alike = Counter((PurePosixPath(file).parent, patient_of_name(file)) for file in volumes)
+    several = [file for file in volumes if alike[PurePosixPath(file).parent, patient_of_name(file)] > 1]
+    # Beside an image of hers, no segmentation of it and no damaged file may be chosen.
+    usable = dict(zip(several, try_files(_holds_image, source, several, over), strict=True))
+    images += [_nifti_image(file, grids[file] if usable.get(file, True) else None, rules) for file in volumes]
     return images, rejections + unfit, identities_of(frames, images)
 
 
@@ -116,20 +129,50 @@ def identities_of(frames: Iterable[Frame], images: Iterable[SourceImage]) -> dic
     )
 
 
-def _nifti_image(file: str, rules: SeriesRules) -> SourceImage:
+def _nifti_image(file: str, grid: Grid | None, rules: SeriesRules) -> SourceImage:
+    """A volume, judged by its file's name and by its grid; None: the file is unfit, as reading it will tell."""
     name = PurePosixPath(file).name
     weighting, _ = weighting_of(name)
-    traits = SeriesTraits(description=name, weighting=weighting)
+    plane, slices, gap, pixel = _slices_of(*grid) if grid else ("", 0, 0.0, math.inf)
+    traits = SeriesTraits(description=name, weighting=weighting, plane=plane, slices=slices, gap=gap)
     place, rule = rules.preferred(traits)
+    known: dict[str, str | int] = {"plane": plane, "slices": slices} if grid else {}
     return SourceImage(
         (file,),
         "nifti",
         patient_of_name(file),
         file,
-        preference=(place,),
+        preference=(place if grid else -1, slices, -pixel),
         objection=rules.objection(traits),
-        choice={"rule": rule, "weighting": weighting or "unknown"},
+        choice={"rule": rule, "weighting": weighting or "unknown", **known},
     )
+
+
+def _grid_of(file: Path) -> Grid | None:
+    try:
+        shape, affine = nifti.read_grid(file)
+    except Exception:  # a damaged header fails in any of nibabel's ways
+        return None
+    return (shape, affine) if np.isfinite(affine).all() else None
+
+
+def _holds_image(file: Path) -> bool:
+    try:
+        nifti.read_nifti(file)
+    except Exception:  # as above; a `MemoryError`, too, makes it unfit
+        return False
+    return True
+
+
+def _slices_of(shape: tuple[int, int, int], affine: np.ndarray) -> tuple[str, int, float, float]:
+    """A grid's plane, number of slices, gap between them and larger side of a pixel, mm.
+
+    The slices lie along the axis of the widest spacing; of equal ones along the last, where converters put them.
+    """
+    spacing = nifti.spacing_of(affine)
+    axis = 2 - int(np.argmax(spacing[::-1].round(3)))
+    plane = PLANES[int(np.abs(affine[:3, axis]).argmax())]
+    return plane, shape[axis], float(spacing[axis]), float(np.delete(spacing, axis).max())
 
 
 def _seen_before(source: Path, folder: str, first: str) -> Rejection:

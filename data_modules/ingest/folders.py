@@ -53,6 +53,10 @@ class FolderPatients:
         """Tells whether images of patients of the CSV lie in a folder or below it."""
         return folder in self._within
 
+    def has_beside(self, image: SourceImage, patient: str) -> bool:
+        """Tells whether another image without a header, right in the same folder, is known to be a patient's."""
+        return any(found == patient for _, found in self._beside.get(place_of(image), ()))
+
     def patient_of(self, image: SourceImage) -> str | None:
         """Returns the patient of an image without a header; empty: nobody of the CSV; None: one of several."""
         name, place = name_of(image), place_of(image)

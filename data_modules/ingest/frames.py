@@ -46,7 +46,9 @@ def why_no_clip(pictures: Sequence[str]) -> str:
     A clip has at least `LEAST`, whose names differ in a single number that counts them one by one.
     """
     if len(pictures) < LEAST:
-        return f"{len(pictures)} pictures are taken for stills: a clip needs at least {LEAST} frames, leave them out"
+        return (
+            f"{len(pictures)} pictures are taken for stills: a clip needs at least {LEAST}, give all its frames or none"
+        )
     names = [_natural_order(PurePosixPath(picture).stem)[0] for picture in pictures]
     if len({len(name) for name in names}) > 1:
         return UNORDERED

@@ -43,7 +43,7 @@ class SourceImage:
         files: Its files, relative to the source folder; a DICOM series' in the order of the slices.
         format: How to read it; ``"frames"`` is a folder of pictures, in the order of the files.
         patient: The patient's id as the files have it.
-        study: What one volume is chosen from: the DICOM study, otherwise the file.
+        study: What one volume is chosen from: the DICOM study, otherwise the file (of NIfTI see `Matching`).
         frames: Frame in each file, for multi-frame DICOM.
         affine: Of a DICOM volume, (4, 4) from (slice, row, column) to RAS coordinates in mm.
         series: DICOM series UID.

@@ -18,6 +18,9 @@ DISPUTED = "another series of the study is given to several patients"
 SHARED_ID = "its PatientID stands for several patients of the label CSV: add a row with path"
 SHARED_NAME = "the start of its name stands for several patients of the label CSV: give it a row, or leave it out"
 
+Study = str | tuple[str, str]
+"""Of DICOM its UID, of NIfTI the folder and the patient, otherwise the file."""
+
 
 @dataclass(frozen=True)
 class MatchedImage:
@@ -46,9 +49,9 @@ class Matching:
     with the same patient id in its header, or in the folder of one without a header (see `FolderPatients`); such an
     image is rejected where several patients share the folder and it has the name of none. Where rows give the same
     images to one patient and disagree about the label, it is unknown; what they give to several patients is left out.
-    From a DICOM study, and from a row's folder, one MRI volume is chosen; ultrasound clips are all used. A row whose
-    folder holds several patients, or volumes of several studies, is rejected, and so is a folder of pictures of several
-    patients.
+    From a DICOM study, from the NIfTI files of a patient of the labels in one folder, and from a row's folder, one MRI
+    volume is chosen; ultrasound clips are all used. A row whose folder holds several patients, or volumes of several
+    studies, is rejected, and so is a folder of pictures of several patients.
 
     Args:
         source: The source folder.
@@ -164,35 +167,31 @@ class Matching:
             if self._images[position].patient not in self._known:
                 owners[self._images[position].patient] |= patients
         folders = FolderPatients(self._images, self._owned(owners), self._known)
-        disputed_studies = {self._images[position].study for position in self._disputed}
-        described_studies = {self._images[position].study for position in self._described}
-        studies: dict[tuple[str, str, bool], list[SourceImage]] = defaultdict(list)  # and whether a row may describe it
+        described_studies = {
+            self._study_of(self._images[position], row.patient, folders) for position, row in self._described.items()
+        }
+        disputed_studies: set[Study] = {self._images[position].study for position in self._disputed}
+        studies: dict[tuple[str, Study], list[SourceImage]] = defaultdict(list)
+        by_name = set()  # of the studies, those that a row without a path can describe
         for position, image in enumerate(self._images):
             if self._is_settled(position):
                 continue
-            if self._one_a_study and image.study in described_studies:
+            patient, reason = _whose(image, owners, folders)
+            study = self._study_of(image, patient, folders)
+            if self._one_a_study and study in described_studies:
                 self._pass_over(image, NAMED)
-                continue
-            if self._one_a_study and image.study in disputed_studies:
+            elif self._one_a_study and study in disputed_studies:
                 self._pass_over(image, DISPUTED)
-                continue
-            of_folder = folders.patient_of(image) if is_nameless(image) else ""
-            of_image = owners.get(image.patient, {image.patient})
-            if of_folder is None:
-                self.rejections.append(Rejection(image.source, UNKNOWN))
-            elif of_folder:
-                studies[of_folder, image.study, of_folder == image.patient].append(image)
-            elif len(of_image) == 1:
-                studies[next(iter(of_image)), image.study, True].append(image)
-            elif image.series:
-                self.rejections.append(Rejection(image.source, SHARED_ID))
-            elif place_of(image) == "." or folders.holds_described(place_of(image)):
-                self.rejections.append(Rejection(image.source, SHARED_NAME))
-            else:  # the names in all folders are alike, and nobody of the labels has images in this one
-                studies[image.study, image.study, True].append(image)
+            elif reason:
+                self.rejections.append(Rejection(image.source, reason))
+            else:
+                studies[patient, study].append(image)
+                if patient in (image.patient, *owners.get(image.patient, ())):
+                    by_name.add((patient, study))
         present = set()
-        for (patient, _, by_name), members in studies.items():
-            if self._use(members, patient, by_patient.get(patient) if by_name else None) and by_name:
+        for (patient, study), members in studies.items():
+            describable = (patient, study) in by_name
+            if self._use(members, patient, by_patient.get(patient) if describable else None) and describable:
                 present.add(patient)
         for patient, row in by_patient.items():
             if patient not in present:
@@ -206,6 +205,13 @@ class Matching:
                 patients = owners.get(image.patient, {image.patient} & self._known)
                 owned |= {position: patients} if patients else {}
         return owned
+
+    def _study_of(self, image: SourceImage, patient: str, folders: FolderPatients) -> Study:
+        """What one volume is chosen from: for NIfTI of a patient of the labels, those of hers in one folder."""
+        if image.format != "nifti" or not is_nameless(image) or patient not in self._known:
+            return image.study
+        hers = patient == image.patient or folders.has_beside(image, patient)
+        return (place_of(image), patient) if hers else image.study
 
     def _use(self, images: Sequence[SourceImage], patient: str, row: LabelRow | None) -> bool:
         """Uses the images of a study or a row, of volumes the best; tells whether there was one to use."""
@@ -235,6 +241,21 @@ class Matching:
     def _reject_row(self, row: LabelRow, reason: str) -> None:
         at = describe_row(self._labels, row.line)
         self.rejections.append(Rejection(f"{at}: {row.path}" if row.path else at, reason))
+
+
+def _whose(image: SourceImage, owners: Mapping[str, set[str]], folders: FolderPatients) -> tuple[str, str]:
+    """The patient of an image that no row names, or why it cannot be told."""
+    of_folder = folders.patient_of(image) if is_nameless(image) else ""
+    if of_folder is None:
+        return "", UNKNOWN
+    of_image = {of_folder} if of_folder else owners.get(image.patient, {image.patient})
+    if len(of_image) == 1:
+        return next(iter(of_image)), ""
+    if image.series:
+        return "", SHARED_ID
+    if place_of(image) == "." or folders.holds_described(place_of(image)):
+        return "", SHARED_NAME
+    return image.study, ""  # names are alike in all folders, and nobody of the labels has images in this one
 
 
 def _grouped(rows: Iterable[tuple[str, LabelRow]]) -> dict[str, list[LabelRow]]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -120,3 +121,66 @@ def test_no_volume_of_a_patient_with_a_fold_is_without_one(tmp_path: Path) -> No
     summary = ingest_mri(source, tmp_path / "cohort", shape=(8, 16, 16), folds=3, workers=1)
     assert (summary.patients, summary.labelled) == (6, 6)
     assert read_manifest(tmp_path / "cohort", "mri")["fold"].notna().all()
+
+
+def volumes_of(source: Path, images: Sequence[SourceImage], *rows: LabelRow) -> tuple[dict[str, float], dict[str, str]]:
+    """Labels of the volumes that are used, and reasons of the others."""
+    matching = Matching(source, source / "labels.csv", images, rows, one_a_study=True)
+    return (
+        {match.image.study: match.label for match in matching.matched},
+        {rejection.source: rejection.reason for rejection in matching.rejections},
+    )
+
+
+@pytest.mark.parametrize("patient", ["P0", "12"])
+@pytest.mark.parametrize("folder", ["", "export/"])
+def test_of_a_patients_volumes_in_one_folder_the_best_is_used(tmp_path: Path, folder: str, patient: str) -> None:
+    """As a converter writes the series of a study."""
+    files = [f"{folder}{patient}_{name}.nii" for name in ("inphase", "T2_tse_sag", "T1_vibe")]
+    images = [replace(found(file), preference=(place,)) for file, place in zip(files, (1, 4, 2), strict=True)]
+    used, left_out = volumes_of(tmp_path, images, LabelRow(2, patient, 1.0))
+    assert used == {files[1]: 1.0}
+    assert left_out == dict.fromkeys((files[0], files[2]), "another series of the study is used")
+    elsewhere = found(f"second/{patient}_T2.nii")
+    assert volumes_of(tmp_path, [*images, elsewhere], LabelRow(2, patient, 1.0))[0] == {
+        files[1]: 1.0,
+        elsewhere.study: 1.0,
+    }
+
+
+def test_beside_a_volume_that_a_row_names_no_other_of_its_patient_is_used(tmp_path: Path) -> None:
+    images = [found(f"A1/{name}.nii") for name in ("T2", "T1", "T2_repeat")]
+    used, left_out = volumes_of(tmp_path, images, LabelRow(2, "A1", 1.0, "A1/T2.nii"))
+    assert used == {"A1/T2.nii": 1.0}
+    assert set(left_out.values()) == {"another series of the study is used, which the labels name"}
+    rows = [LabelRow(2, "A1", 1.0, "A1/T2.nii"), LabelRow(3, "A1", 1.0, "A1/T1.nii")]
+    assert set(volumes_of(tmp_path, images, *rows)[0]) == {"A1/T2.nii", "A1/T1.nii"}
+
+
+def test_volumes_of_nobody_of_the_labels_are_all_used(tmp_path: Path) -> None:
+    """The start of a name need not be a patient's there."""
+    images = [found(f"image_{number}.nii") for number in range(5)]
+    assert len(volumes_of(tmp_path, images, LabelRow(2, "A1", 1.0))[0]) == 5
+
+
+def test_of_a_converters_files_the_sagittal_t2_is_used_and_no_segmentation(tmp_path: Path) -> None:
+    source, rng = tmp_path / "source", np.random.default_rng(0)
+    source.mkdir()
+    sagittal, axial = np.diag([4.0, 1.0, 1.0, 1.0]), np.diag([1.0, 1.0, 4.0, 1.0])
+    for number in range(3):
+        for name, grid, top in (
+            ("T2_ax", axial, 999),
+            ("T1_vibe_sag", sagittal, 999),
+            ("T2_drawn_on", sagittal, 2),
+            ("T2_seen", sagittal, 999),
+        ):
+            volume = rng.integers(0, top, (12, 16, 20)).astype(np.int16)
+            nib.save(nib.Nifti1Image(volume, grid), source / f"P{number}_{name}.nii.gz")
+        (source / f"P{number}_T2_cut_off.nii.gz").write_bytes((source / f"P{number}_T2_seen.nii.gz").read_bytes()[:900])
+    (source / "labels.csv").write_text("patient_id,label\nP0,0\nP1,1\nP2,0")
+    out, private = tmp_path / "cohort", tmp_path / "sources.csv"
+    summary = ingest_mri(source, out, shape=(8, 16, 16), folds=3, workers=1, sources=private)
+    assert (summary.cases, summary.labelled, summary.defects) == (3, 3, 0)
+    assert summary.account == {"used as T2 sagittal": 3, "left out: another series is used": 12}
+    used = [line.split(",")[1] for line in private.read_text().splitlines() if line.startswith("mri-")]
+    assert used == [f"P{number}_T2_seen.nii.gz" for number in range(3)]

@@ -47,7 +47,10 @@ def test_several_numbers_in_a_name_count_one_after_the_other() -> None:
         ([f"P1/2021-07-04/IMG_{n:04d}.JPG" for n in range(995, 1005)], ""),
         ([f"{n}.bmp" for n in range(1, 12)], ""),
         ([f"{'Img' if n % 2 else 'img'}{n}_roi.{'tif' if n % 2 else 'tiff'}" for n in range(9)], ""),
-        ([f"frame{n}.png" for n in range(7)], "7 pictures are taken for stills: a clip needs at least 8"),
+        (
+            [f"frame{n}.png" for n in range(7)],
+            "7 pictures are taken for stills: a clip needs at least 8, give all its frames",
+        ),
         ([f"frame{n}.png" for n in range(0, 16, 2)], "not numbered one by one"),
         ([*(f"frame{n}.png" for n in range(9)), "overview.png"], "not numbered one by one"),
         ([*(f"frame{n}.png" for n in range(9)), "frame3.jpg"], "not numbered one by one"),

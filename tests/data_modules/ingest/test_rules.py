@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from data_modules.errors import InputError
 from data_modules.ingest.discovery import find_mri, list_files
@@ -132,6 +134,24 @@ def test_of_an_exported_study_the_series_of_the_first_rule_wins(
         "a localiser",
         "an image derived from others",
     ]
+
+
+@pytest.mark.parametrize("axes", ["RAS", "PIR", "LSA"])
+def test_the_plane_of_a_nifti_file_is_read_from_its_header(tmp_path: Path, noise_volume: np.ndarray, axes: str) -> None:
+    """However its axes run; the name says nothing of the plane."""
+    for name, spacing in (("sagittal", (4.0, 1.0, 0.5)), ("axial", (0.5, 0.5, 6.0)), ("cube", (1.0, 1.0, 1.0))):
+        image = nib.Nifti1Image(noise_volume.astype(np.int16), np.diag([*spacing, 1.0]))
+        turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(axes))
+        nib.save(image.as_reoriented(turn), tmp_path / f"{name}_T2.nii")
+    (tmp_path / "damaged_T2.nii").write_bytes(b"no volume")
+    images = {image.patient: image for image in find(tmp_path)}
+    assert images["sagittal"].choice == {"rule": "T2 sagittal", "weighting": "T2", "plane": "sagittal", "slices": 12}
+    assert images["sagittal"].preference == (4, 12, -1.0)
+    assert images["axial"].choice == {"rule": "T2", "weighting": "T2", "plane": "axial", "slices": 36}
+    planes = {"R": "sagittal", "L": "sagittal", "P": "coronal", "A": "coronal", "S": "axial", "I": "axial"}
+    assert images["cube"].choice["plane"] == planes[axes[2]]  # of equal spacings the last axis counts
+    assert "plane" not in images["damaged"].choice
+    assert min(images.values(), key=lambda image: image.preference).patient == "damaged"
 
 
 def test_rules_of_ones_own_replace_the_shipped_ones(
