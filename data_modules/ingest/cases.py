@@ -24,7 +24,7 @@ from data_modules.ingest.video import read_clip
 from data_modules.store import read_record, write_array
 
 BURNED_IN = "the DICOM header says that text is burned into the picture: look at it"
-FORMAT = 2  # raised when the same source would be stored otherwise, so that it is made anew
+FORMAT = 3  # raised when the same source would be stored otherwise, so that it is made anew
 
 
 @dataclass(frozen=True)

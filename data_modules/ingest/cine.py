@@ -32,6 +32,7 @@ from data_modules.ingest.container import open_video
 from data_modules.ingest.images import UnusableError
 from data_modules.ingest.recording import Recording, check_size
 from data_modules.ingest.sector import ultrasound_region
+from data_modules.ingest.timing import DISTRUSTED, is_credible
 
 IN_MEMORY = 2**28  # bytes; the pixels of a larger file are read from it frame by frame
 LEFT_ON_DISK = "64 KB"  # what is larger, in such a file
@@ -71,19 +72,28 @@ def open_cine(file: Path, concealment: Concealment | None = None) -> Iterator[Re
         stream.write(found)
         stream.flush()
         video = open_video(Path(stream.name), recording.source)
-        frame_time = recording.frame_time or video.frame_time
+        frame_time = next(filter(is_credible, (recording.frame_time, video.frame_time)), recording.frame_time)
         yield replace(recording, frames=video.frames, frame_time=frame_time, stated=video.stated)
 
 
 def frame_times(dataset: Dataset) -> tuple[np.ndarray, float]:
-    """Returns the time stamps of a cine's frames in ms, (0,) where it has none, and its frame time in ms, else 0."""
+    """Returns the time stamps of a cine's frames in ms, (0,) where it has none, and its frame time in ms, else 0.
+
+    The frame time is the first credible one of FrameTime, CineRate and RecommendedDisplayFrameRate, or the first.
+    """
     vector = dataset.get("FrameTimeVector")
     try:
         stamps = np.cumsum(np.atleast_1d(np.asarray(vector or (), dtype=float)))
     except (TypeError, ValueError):
         stamps = np.empty(0)
-    rate = _positive(dataset, "CineRate") or _positive(dataset, "RecommendedDisplayFrameRate")
-    return stamps, _positive(dataset, "FrameTime") or (1000 / rate if rate else 0.0)
+    stated = _stated_times(dataset)
+    return stamps, next(filter(is_credible, stated), stated[0] if stated else 0.0)
+
+
+def _stated_times(dataset: Dataset) -> list[float]:
+    """The times between frames in ms that the header states, the most direct first."""
+    rates = (_positive(dataset, keyword) for keyword in ("CineRate", "RecommendedDisplayFrameRate"))
+    return [time for time in (_positive(dataset, "FrameTime"), *(1000 / rate for rate in rates if rate)) if time]
 
 
 @contextmanager
@@ -121,14 +131,15 @@ def _plan(file: Path, dataset: Dataset, concealment: Concealment | None) -> Reco
         raise UnusableError(f"photometric interpretation {photometric} is not supported")
     region = ultrasound_region(dataset)
     stamps, frame_time = frame_times(dataset)
-    burned_in = str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES" and region is None
+    distrusted = not all(map(is_credible, _stated_times(dataset)[:1]))
+    has_text = str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES" and region is None
     return Recording(
         source=describe_header(dataset, concealment),
         frames=partial(_decode, file, dataset, stamps),
         frame_time=frame_time,
         stated=n,
         region=region,
-        warnings=(BURNED_IN,) if burned_in else (),
+        warnings=(*([BURNED_IN] if has_text else []), *([DISTRUSTED] if distrusted else [])),
     )
 
 

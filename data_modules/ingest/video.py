@@ -14,7 +14,7 @@ from data_modules.ingest.confidentiality import Concealment
 from data_modules.ingest.container import open_video
 from data_modules.ingest.images import UnusableError
 from data_modules.ingest.recording import Recording, check_size
-from data_modules.ingest.timing import DEFAULT_FRAME_TIME, choose_frames, sound_times
+from data_modules.ingest.timing import DEFAULT_FRAME_TIME, DISTRUSTED, choose_frames, sound_times
 
 SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".mpg", ".mpeg", ".wmv", ".webm")
 WHOLE = 0.9  # of the frames or the time that a file states; containers only estimate them
@@ -44,15 +44,18 @@ def read_clip(
         uint8 (T, H, W); and a record of the source and each step, with ``warnings`` where there are any.
 
     Raises:
-        UnusableError: It cannot be decoded, ends early, has a single frame, nothing in it moves, or it is larger than
-            any ultrasound.
+        UnusableError: It cannot be decoded, ends early, has a single frame, nothing in it moves, it is shorter than the
+            time between two of the T frames, or larger than any ultrasound.
     """
     with _open(files, concealment) as recording:
         stamps, size, samples = _survey(recording)
-        times, timing = sound_times(stamps, recording.frame_time)
+        times, timing, distrusted = sound_times(stamps, recording.frame_time)
         _check_end(recording, times, timing)
         if sector.is_still(samples):
             raise UnusableError("a still image: its frames do not differ")
+        lasts = round(float(times[-1] - times[0]), 1)  # ms; more digits are the rounding of time stamps
+        if frame_rate > 0 and lasts < round(1000 / frame_rate, 1):
+            raise UnusableError(f"it lasts {lasts:g} ms, less than one step at {frame_rate:g} Hz: raise --frame_rate")
         chosen, too_short = choose_frames(times, shape[0], frame_rate)
         needed = np.unique(chosen)
         if len(needed) < 2:
@@ -64,6 +67,7 @@ def read_clip(
         how |= {"frame_rate": frame_rate, "mirrored_in_time": too_short}
     warnings = [
         *recording.warnings,
+        *([DISTRUSTED] if distrusted and DISTRUSTED not in recording.warnings else []),
         *([] if kept.found else [sector.NOT_FOUND]),
         *([burned_in.WARNING] if has_text else []),
         *([ASSUMED] if frame_rate > 0 and timing == "assumed" else []),

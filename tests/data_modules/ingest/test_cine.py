@@ -28,7 +28,8 @@ from pydicom.uid import (
 
 from data_modules.ingest.cine import BURNED_IN, frame_times, open_cine
 from data_modules.ingest.images import UnusableError
-from data_modules.ingest.video import read_clip
+from data_modules.ingest.timing import DISTRUSTED
+from data_modules.ingest.video import ASSUMED, read_clip
 
 WriteCine = Callable[..., Path]
 FULL = (20, 60, 80)  # as the frames are, so nothing is scaled or left out
@@ -290,6 +291,10 @@ def test_times_come_from_vector_frame_time_or_rate() -> None:
     assert frame_times(dataset)[1] == 40
     dataset.FrameTime = 20.0
     assert frame_times(dataset)[1] == 20
+    dataset.FrameTime = 0.02  # seconds
+    assert frame_times(dataset)[1] == 40
+    dataset.CineRate = 0.001
+    assert frame_times(dataset)[1] == 50
     dataset.FrameTimeVector = [0.0, 10.0, 50.0]
     np.testing.assert_allclose(frame_times(dataset)[0], [0, 10, 60])
 
@@ -315,6 +320,22 @@ def test_a_vector_of_another_length_gives_way_to_the_frame_time(
         file = write_cine(tmp_path / "a.dcm", tissue_frames, FrameTimeVector=vector, FrameTime=40.0)
         original = read_clip([file], FULL)[1]["original"]
         assert (original["duration_s"], original["frame_times"]) == (0.76, "stated frame rate")
+
+
+def test_a_frame_time_in_seconds_gives_way_to_the_rate(
+    tmp_path: Path, write_cine: WriteCine, tissue_frames: np.ndarray
+) -> None:
+    attributes = {"FrameTime": 0.05, "CineRate": 20, "FrameTimeVector": [0.0] + [0.05] * 19}
+    expected, plain = read_clip([write_cine(tmp_path / "a.dcm", tissue_frames)], (4, 60, 80), 5.0)
+    for left_out in ((), ("FrameTimeVector",), ("FrameTimeVector", "CineRate")):
+        given = {name: value for name, value in attributes.items() if name not in left_out}
+        clip, record = read_clip([write_cine(tmp_path / "b.dcm", tissue_frames, **given)], (4, 60, 80), 5.0)
+        np.testing.assert_array_equal(clip, expected)
+        assert record["steps"] == plain["steps"]
+        rate = "CineRate" in given
+        assert record["original"]["frame_times"] == ("stated frame rate" if rate else "assumed")
+        assert record["warnings"] == [DISTRUSTED, *([] if rate else [ASSUMED])]
+    assert "warnings" not in plain
 
 
 def test_burned_in_text_that_the_header_admits_is_told_where_no_region_cuts_it(

@@ -14,7 +14,25 @@ def test_stamps_that_do_not_ascend_fall_back_to_the_rate_and_then_to_an_assumpti
     ]:
         found = sound_times(stamps, frame_time)
         np.testing.assert_allclose(found[0], times)
-        assert found[1] == how
+        assert found[1:] == (how, False)
+
+
+@pytest.mark.parametrize("absurd", [0.0333, 1.0, 501.0, 5000.0, 33333.0])  # ms; seconds, a clock, microseconds
+def test_a_time_that_no_ultrasound_has_is_passed_over(absurd: float) -> None:
+    for stamps, frame_time, times, how in [
+        (np.arange(3) * absurd, 40.0, [0, 40, 80], "stated frame rate"),
+        (np.arange(3) * absurd, absurd, [0, 50, 100], "assumed"),
+        (np.full(3, np.nan), absurd, [0, 50, 100], "assumed"),
+    ]:
+        found = sound_times(stamps, frame_time)
+        np.testing.assert_allclose(found[0], times)
+        assert found[1:] == (how, True)
+
+
+@pytest.mark.parametrize("step", [2.0, 33.3, 500.0])
+def test_one_pause_or_a_slow_clip_is_no_reason_to_distrust_time_stamps(step: float) -> None:
+    stamps = np.cumsum([step] * 9 + [4000.0])
+    np.testing.assert_array_equal(sound_times(stamps, 40.0)[0], stamps)
 
 
 def test_without_a_rate_frames_are_spread_evenly_in_time_not_in_number() -> None:

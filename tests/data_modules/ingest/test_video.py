@@ -9,7 +9,8 @@ import pytest
 
 from data_modules.ingest import recording
 from data_modules.ingest.images import UnusableError
-from data_modules.ingest.video import fit, read_clip
+from data_modules.ingest.timing import DISTRUSTED
+from data_modules.ingest.video import ASSUMED, fit, read_clip
 
 WriteCine = Callable[..., Path]
 FULL = (20, 60, 80)  # as the frames are, so nothing is scaled or left out
@@ -138,6 +139,26 @@ def test_a_rate_at_which_all_frames_are_one_is_refused(
 ) -> None:
     with pytest.raises(UnusableError, match="16 frames at 1000 Hz all fall on one frame"):
         read_clip([write_cine(tmp_path / "a.dcm", tissue_frames)], (16, 32, 32), 1000.0)
+
+
+@pytest.mark.parametrize("rate", [1000.0, 0.2])
+def test_a_video_of_an_absurd_rate_keeps_the_order_of_its_frames(
+    tmp_path: Path, write_video: Callable[..., Path], tissue_frames: np.ndarray, rate: float
+) -> None:
+    clip, record = read_clip([write_video(tmp_path / "a.avi", tissue_frames, "FFV1", rate)], (5, 60, 80), 5.0)
+    np.testing.assert_array_equal(record["steps"][-1]["frames"], 1 + 4 * np.arange(5))  # as at 20 Hz
+    np.testing.assert_array_equal(clip, tissue_frames[1::4])
+    assert record["warnings"] == [DISTRUSTED, ASSUMED]
+
+
+def test_a_clip_shorter_than_a_step_of_the_rate_is_refused(
+    tmp_path: Path, write_cine: WriteCine, tissue_frames: np.ndarray
+) -> None:
+    with pytest.raises(UnusableError, match="it lasts 150 ms, less than one step at 5 Hz: raise --frame_rate"):
+        read_clip([write_cine(tmp_path / "a.dcm", tissue_frames[:4])], (16, 32, 32), 5.0)
+    _, record = read_clip([write_cine(tmp_path / "a.dcm", tissue_frames[:5])], (4, 32, 32), 5.0)
+    assert record["steps"][-1]["frames"] == [0, 4, 0, 4]
+    assert read_clip([write_cine(tmp_path / "a.dcm", tissue_frames[:4])], (4, 60, 80))[0].shape == (4, 60, 80)
 
 
 def test_a_clip_of_no_end_is_left_before_its_end(
