@@ -36,6 +36,15 @@ def read_array(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not a readable array; ingest the cohort again") from error
 
 
+def is_whole(path: Path) -> bool:
+    """Tells whether an array's file is as long as its header says, without reading what it holds."""
+    try:
+        array = read_array(path)
+    except InputError:
+        return False
+    return isinstance(array, np.memmap) and path.stat().st_size == array.offset + array.nbytes
+
+
 def read_arrays(paths: Sequence[Path], out: np.ndarray) -> None:
     """Reads whole arrays of one shape and type from the page cache straight into the rows of ``out``.
 
@@ -61,7 +70,10 @@ def read_arrays(paths: Sequence[Path], out: np.ndarray) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Returns the record beside an array, or None where array or record is missing or damaged."""
+    """Returns the record beside an array, or None where either is missing or the record is damaged.
+
+    The array may be damaged all the same, which `is_whole` tells: its record still says which case it was.
+    """
     if not path.is_file():
         return None
     try:

@@ -21,7 +21,7 @@ from data_modules.ingest.matching import MatchedImage
 from data_modules.ingest.nifti import read_nifti
 from data_modules.ingest.pseudonyms import Pseudonyms
 from data_modules.ingest.video import read_clip
-from data_modules.store import read_record, write_array
+from data_modules.store import is_whole, read_record, write_array
 
 BURNED_IN = "the DICOM header says that text is burned into the picture: look at it"
 FORMAT = 3  # raised when the same source would be stored otherwise, so that it is made anew
@@ -95,9 +95,9 @@ def series_mark(pseudonyms: Pseudonyms, series: str) -> str:
 
 
 def is_stored(case: Case) -> bool:
-    """Tells whether the case was made before, from the same files and with the same parameters."""
+    """Tells whether the case was made before, from the same files and with the same parameters, and is whole."""
     record = read_record(case.target)
-    return record is not None and record.get("fingerprint") == case.record["fingerprint"]
+    return record is not None and record.get("fingerprint") == case.record["fingerprint"] and is_whole(case.target)
 
 
 def make_case(case: Case) -> Rejection | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_modules.errors import InputError
-from data_modules.store import read_array, read_arrays, read_record, write_array
+from data_modules.store import is_whole, read_array, read_arrays, read_record, write_array
 
 
 def test_an_array_comes_back_mapped_into_memory_with_its_record(tmp_path: Path) -> None:
@@ -28,6 +28,20 @@ def test_a_damaged_array_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(InputError, match=r"a\.npy: not a readable array; ingest"):
         read_array(tmp_path / "a.npy")
+
+
+def test_an_array_of_another_length_than_its_header_says_is_not_whole_and_keeps_its_record(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    write_array(file, np.arange(60, dtype=np.float16).reshape(3, 4, 5), {"x": 1})
+    whole = file.read_bytes()
+    assert is_whole(file)
+    for content in (b"", whole[:6], whole[:100], whole[:-1], whole + b"\0"):
+        file.write_bytes(content)
+        assert not is_whole(file)
+        assert read_record(file) == {"x": 1}
+    file.unlink()
+    assert not is_whole(file)
+    assert read_record(file) is None
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.uint8])

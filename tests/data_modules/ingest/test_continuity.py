@@ -90,6 +90,20 @@ def test_what_is_remade_of_the_same_patient_or_file_is_not_lacking(
     assert len(set(after["case_id"]) & set(before["case_id"])) == 1
 
 
+@pytest.mark.parametrize("kept", [0, 50, -7])
+def test_a_damaged_array_is_made_again_under_its_number_by_the_next_ingest(tmp_path: Path, kept: int) -> None:
+    source, out = tmp_path / "source", tmp_path / "cohort"
+    for number in range(3):
+        write_volume(source / f"P1_{number}.nii", number)
+    ingest(source, out)
+    before = content(out)
+    damaged = sorted((out / "mri").glob("*.npy"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:kept])
+    summary = ingest(source, out)
+    assert (summary.cases, summary.kept) == (3, 2)
+    assert content(out) == before
+
+
 def test_a_patients_cases_keep_their_numbers_when_files_are_added(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "cohort"
     for number, name in enumerate("bd"):
