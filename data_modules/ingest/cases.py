@@ -15,7 +15,7 @@ from data_modules.ingest.confidentiality import Concealment, describe_header
 from data_modules.ingest.continuity import number_cases
 from data_modules.ingest.dicom import read_series
 from data_modules.ingest.geometry import check_geometry
-from data_modules.ingest.images import Rejection, UnusableError
+from data_modules.ingest.images import Rejection, SourceImage, UnusableError
 from data_modules.ingest.masks import find_middle
 from data_modules.ingest.matching import MatchedImage
 from data_modules.ingest.nifti import read_nifti
@@ -70,9 +70,13 @@ def plan_cases(
         image = match.image
         stem = "-".join([modality, *filter(None, [public_set]), pseudonyms.patient(match.patient)])
         states = [(file, *_state(source / file)) for file in dict.fromkeys((*image.files, *image.masks))]
-        how = (image.frames, image.zooms, match.alternatives, sorted(parameters.items()))
+        chosen_from = match.alternatives if image.choice else 1  # else new files would change what is used anyway
+        how = (image.frames, image.zooms, chosen_from, sorted(parameters.items()))
         inverted = ["inverted"] if image.inverted else []
-        record: dict[str, Any] = {"fingerprint": pseudonyms.digest(FORMAT, states, how, *inverted)}
+        record: dict[str, Any] = {
+            "fingerprint": pseudonyms.digest(FORMAT, states, how, *inverted),
+            "place": _place_mark(pseudonyms, image),
+        }
         if image.series:
             record["series"] = series_mark(pseudonyms, image.series)
         if image.choice:
@@ -92,6 +96,12 @@ def plan_cases(
 def series_mark(pseudonyms: Pseudonyms, series: str) -> str:
     """Returns what stands for a DICOM series in records."""
     return pseudonyms.digest("series", series)[:16]
+
+
+def _place_mark(pseudonyms: Pseudonyms, image: SourceImage) -> str:
+    """What stands in records for the file, or the folder of pictures, that an image lies in, whatever it holds now."""
+    place = image.study if image.format == "frames" else image.files[0]
+    return pseudonyms.digest("place", place, image.frames[:1], image.series)[:16]
 
 
 def is_stored(case: Case) -> bool:

@@ -10,7 +10,9 @@ from data_modules.errors import InputError
 from data_modules.ingest.manifests import read_rows, set_of
 from data_modules.store import read_record
 
-MARKS = ("fingerprint", "series")  # of a record: by which files and parameters it was made, from which DICOM series
+# Of a record: by which files and parameters it was made, where they lie, from which DICOM series it is. A place counts
+# with its series alone, for in the next export another may lie there.
+MARKS = ("fingerprint", "place", "series")
 SIZE = ("shape", "spacing")  # that all sets of a modality share, for training puts their cases into one batch
 
 
@@ -78,7 +80,7 @@ def check_nothing_lacks(
     """
     planned = list(planned)
     cases = {record["case_id"] for record in planned}
-    marks = {record["fingerprint"] for record in planned} | set(series)
+    marks = {record[mark] for record in planned for mark in MARKS if mark in record} | set(series)
     rows = read_rows(out, modality)
     listed = [row for row in zip(rows["case_id"], rows["path"], strict=True) if set_of(row[0]) == public_set]
     unplanned = [read_record(out / path) or {} for case, path in listed if case not in cases]
@@ -91,7 +93,7 @@ def check_nothing_lacks(
 
 
 def number_cases(folder: Path, images: Sequence[tuple[str, Mapping[str, Any]]]) -> list[int]:
-    """Numbers images: as the stored case of the same files or series is, and the others with the lowest that are free.
+    """Numbers images: as the stored case of the same files, place or series is, others with the lowest that are free.
 
     Args:
         folder: Of the stored cases, or one that is not there.

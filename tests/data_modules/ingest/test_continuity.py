@@ -1,7 +1,9 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 
 from data_modules.cohort import read_manifest
 from data_modules.errors import InputError
-from data_modules.ingest import ingest_mri
+from data_modules.ingest import ingest_mri, ingest_tvus
 from data_modules.ingest.continuity import number_cases, settle
 from data_modules.ingest.pipeline import DEFAULTS
 from data_modules.ingest.summary import IngestSummary
@@ -117,8 +119,58 @@ def test_a_patients_cases_keep_their_numbers_when_files_are_added(tmp_path: Path
     assert [after[f"P1_{name}.nii"][-1] for name in "abcde"] == ["3", "1", "4", "2", "5"]
 
 
-def test_numbers_follow_files_then_series_and_new_images_get_the_lowest_that_are_free(tmp_path: Path) -> None:
-    stored = {"p-1": {"fingerprint": "f1", "series": "s1"}, "p-3": {"fingerprint": "f3"}, "q-1": {"fingerprint": "f2"}}
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_patients_clips_keep_their_numbers_when_one_is_added_to_a_row_s_folder(
+    tmp_path: Path, write_avi: Callable[..., Path], tissue_frames: np.ndarray, touched: bool
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "cohort"
+
+    def add(names: str) -> None:
+        for name in names:
+            write_avi(source / "Roe" / f"{name}.avi", np.roll(tissue_frames, 7 * ord(name), 2))
+            for index, frame in enumerate(tissue_frames):
+                picture = source / "Roe" / f"pictures {name}" / f"{index}.png"
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(picture), np.roll(frame, 7 * ord(name), 0))
+
+    add("bd")
+    (source / "labels.csv").write_text("patient_id,label,path\nP1,1,Roe\n")
+    ingest_tvus(source, out, shape=(4, 16, 16), workers=1, sources=tmp_path / "before.csv")
+    add("ac")
+    if touched:  # as by a copy that keeps no times
+        for file in source.rglob("*.*"):
+            os.utime(file, (1, 1))
+    summary = ingest_tvus(source, out, shape=(4, 16, 16), workers=1, sources=tmp_path / "after.csv")
+    assert (summary.cases, summary.kept) == (8, 0 if touched else 4)
+    before, after = sources(tmp_path / "before.csv"), sources(tmp_path / "after.csv")
+    assert len(before) == 4
+    assert {file: after[file] for file in before} == before
+    assert all("Roe" not in file.read_text() for file in (out / "tvus").glob("*.json"))
+
+
+def test_clips_of_one_dicom_series_keep_their_numbers_when_all_are_made_anew(
+    tmp_path: Path, write_cine: Callable[..., Path], tissue_frames: np.ndarray
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "cohort"
+    for turn in ("bd", "ac"):
+        for name in turn:
+            write_cine(source / f"{name}.dcm", np.roll(tissue_frames, 7 * ord(name), 2), SeriesInstanceUID="1.2.3")
+        ingest_tvus(source, out, shape=(4, 16, 16), frame_rate=len(turn) + 5, workers=1, sources=tmp_path / turn)
+        for file in source.iterdir():
+            os.utime(file, (1, 1))
+    before, after = sources(tmp_path / "bd"), sources(tmp_path / "ac")
+    assert {file: after[file] for file in before} == before
+
+
+def test_numbers_follow_files_then_place_then_series_and_new_images_get_the_lowest_that_are_free(
+    tmp_path: Path,
+) -> None:
+    stored = {
+        "p-1": {"fingerprint": "f1", "series": "s1"},
+        "p-3": {"fingerprint": "f3", "place": "x3"},
+        "p-7": {"fingerprint": "f7", "place": "x1"},
+        "q-1": {"fingerprint": "f2", "place": "x2"},
+    }
     for case, record in stored.items():
         write_array(tmp_path / f"{case}.npy", np.zeros(1), record)
     images = [
@@ -127,7 +179,11 @@ def test_numbers_follow_files_then_series_and_new_images_get_the_lowest_that_are
         ("p", {"fingerprint": "f3"}),
         ("p", {"fingerprint": "changed", "series": "s1"}),
         ("p", {"fingerprint": "part", "series": "s1"}),
+        ("p", {"fingerprint": "copied", "place": "x1"}),
         ("r", {"fingerprint": "f1"}),
     ]
-    assert number_cases(tmp_path, images) == [2, 4, 3, 1, 5, 1]
-    assert number_cases(tmp_path / "nowhere", images) == [1, 2, 3, 4, 5, 1]
+    assert number_cases(tmp_path, images) == [2, 4, 3, 1, 5, 7, 1]
+    assert number_cases(tmp_path / "nowhere", images) == [1, 2, 3, 4, 5, 6, 1]
+    images[4][1]["place"] = "x3"  # has the files of another
+    images[3][1]["place"] = "x1"
+    assert number_cases(tmp_path, images[:5]) == [2, 4, 3, 7, 1]
