@@ -35,7 +35,8 @@ class Concealer:
         self._words: dict[str, str] = {}
         self._numbers: dict[str, str] = {}  # without leading zeros
         self._days: set[tuple[int, int, int]] = set()
-        for identifier, replacement in replacements.items():
+        for written, replacement in replacements.items():
+            identifier = _readable(written)
             days = known_days(_fold(identifier)[0].strip())
             self._days |= days
             shown = REMOVED if days else replacement
@@ -52,8 +53,9 @@ class Concealer:
 
     def __call__(self, text: str) -> str:
         """Returns the text without identifiers."""
-        folded, starts = _fold(text)
-        found = [*self._find_words(text, folded, starts), *self._find_numbers(folded)]
+        readable = _readable(text)
+        folded, starts = _fold(readable)
+        found = [*self._find_words(readable, folded, starts), *self._find_numbers(folded)]
         found += [
             (date.start, date.end, REMOVED) for date in find_dates(folded) if date.plain or date.day in self._days
         ]
@@ -103,6 +105,11 @@ def _spellings(identifier: str) -> set[str]:
     elif len(plain) >= LONG:
         written.add(re.sub(r"([aou])e", r"\1", plain))
     return written - {""}
+
+
+def _readable(text: str) -> str:
+    """The text with bytes that are no UTF-8, which names of files keep as surrogates, read as Latin-1."""
+    return "".join(chr(ord(letter) - 0xDC00) if "\udc80" <= letter <= "\udcff" else letter for letter in text)
 
 
 def _fold(text: str) -> tuple[str, Sequence[int]]:

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from data_modules.ingest.aliases import alias
 from data_modules.ingest.images import UnusableError
 from data_modules.ingest.recording import Recording, check_size
 
@@ -41,8 +42,9 @@ def _capture(file: Path) -> cv2.VideoCapture:
     log, level = cv2.utils.logging, cv2.utils.logging.getLogLevel()
     log.setLogLevel(log.LOG_LEVEL_SILENT)
     try:
-        # An absolute path, for FFmpeg takes a name with a colon for a protocol.
-        capture = cv2.VideoCapture(str(file.absolute()), cv2.CAP_FFMPEG)
+        with alias(file) as name:
+            # An absolute path, for FFmpeg takes a name with a colon for a protocol.
+            capture = cv2.VideoCapture(str(name.absolute()), cv2.CAP_FFMPEG)
     finally:
         log.setLogLevel(level)
     if not capture.isOpened():

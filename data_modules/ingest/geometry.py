@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+from data_modules.ingest.aliases import alias
 from data_modules.ingest.images import UnusableError
 
 TOLERANCE = 0.1  # mm, at the corners of the first and the last slice
@@ -37,11 +38,12 @@ def check_geometry(source: Path, files: Sequence[str], affine: np.ndarray) -> st
     sitk.ProcessObject.GlobalWarningDisplayOff()  # warnings quote headers
     for index in {0, len(files) - 1}:
         reader = sitk.ImageFileReader()
-        reader.SetFileName(str(source / files[index]))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            return "not asked: SimpleITK cannot read the header"
+        with alias(source / files[index]) as name:
+            reader.SetFileName(str(name))
+            try:
+                reader.ReadImageInformation()
+            except RuntimeError:
+                return "not asked: SimpleITK cannot read the header"
         columns, rows = reader.GetSize()[:2]
         direction = np.array(reader.GetDirection()).reshape(3, 3)[:, :2] * reader.GetSpacing()[:2]
         corners = np.array(list(itertools.product((0, rows - 1), (0, columns - 1))))

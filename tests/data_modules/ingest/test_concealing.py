@@ -82,6 +82,12 @@ def test_known_dates_are_found_in_every_order(conceal: Concealer, date: str) -> 
     assert conceal(f"MR_{date}a") == "MR_[removed]a"
 
 
+def test_names_of_files_that_are_no_utf_8_are_read_as_latin_1(conceal: Concealer) -> None:
+    assert conceal("M\udcfcller/T2 \udcc4nne_M\udcdcLLER") == "#1/T2 #1_#1"
+    assert conceal("caf\udce9/T2 \udc81") == "caf\udce9/T2 \udc81"
+    assert Concealer({"M\udcfcller": "#"})("M\udcfcller MUELLER M\u00fcller muller") == "# # # #"
+
+
 @pytest.mark.parametrize("date", ["30.11.1999", "1999-11-30", "19991130", "30 Nov 1999"])
 def test_what_can_be_nothing_but_a_date_is_taken_out_unknown(conceal: Concealer, date: str) -> None:
     assert conceal(f"x {date} y") == "x [removed] y"
