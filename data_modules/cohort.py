@@ -12,6 +12,7 @@ import pandas as pd
 
 from data_modules.duplicates import check_together, read_duplicates
 from data_modules.errors import InputError
+from data_modules.tables import read_table, to_numbers
 
 Modality = Literal["mri", "tvus"]
 MODALITIES: tuple[Modality, ...] = ("mri", "tvus")
@@ -40,7 +41,7 @@ def read_manifest(cohort: str | Path, modality: Modality) -> pd.DataFrame:
     file = cohort / f"{modality}.csv"
     if not file.is_file():
         raise InputError(f"{file}: no such file; make it with `poddistill ingest {modality} SRC --out {cohort}`")
-    table = _read_csv(file)
+    table = read_cases(file)
     if table.empty:
         raise InputError(f"{file}: holds no case; ingest the {modality} files again")
     for column in ("case_id", "patient_id", "path"):
@@ -48,16 +49,26 @@ def read_manifest(cohort: str | Path, modality: Modality) -> pd.DataFrame:
             raise InputError(f"{file}: row {row + 2} has no {column}; fill it in or remove the row")
     if (row := _first(table["case_id"].duplicated())) is not None:
         raise InputError(f"{file}: case_id {table['case_id'][row]} occurs twice; remove one of the rows")
-    table["label"] = _numbers(table["label"], file, "label", "0, 1 or empty")
-    if (row := _first(table["label"].notna() & ~table["label"].isin([0, 1]))) is not None:
-        raise InputError(f"{file}: row {row + 2} has label {table['label'][row]:g}; use 0, 1 or leave it empty")
-    table["fold"] = _folds(table["fold"], file)
-    for column in table.columns[len(COLUMNS) :]:
-        table[column] = _numbers(table[column], file, column, "a number or empty: a covariate is numeric")
     _check_paths(table["path"], cohort, file)
     if (row := _first(table["label"].notna() & table["fold"].isna())) is not None:
         raise InputError(f"{file}: case {table['case_id'][row]} has a label but no fold; ingest the cohort again")
     _check_leaks(table, cohort, file)
+    return table
+
+
+def read_cases(file: Path) -> pd.DataFrame:
+    """Reads the table of a manifest as `read_manifest` does, without holding it against the rest of the cohort.
+
+    Raises:
+        InputError: It is no CSV, lacks a column, or a label, fold or covariate is none.
+    """
+    table = read_table(file, COLUMNS)
+    table["label"] = to_numbers(table["label"], file, "label", "0, 1 or empty")
+    if (row := _first(table["label"].notna() & ~table["label"].isin([0, 1]))) is not None:
+        raise InputError(f"{file}: row {row + 2} has label {table['label'][row]:g}; use 0, 1 or leave it empty")
+    table["fold"] = _folds(table["fold"], file)
+    for column in table.columns[len(COLUMNS) :]:
+        table[column] = to_numbers(table[column], file, column, "a number or empty: a covariate is numeric")
     return table
 
 
@@ -81,7 +92,7 @@ def read_folds(cohort: str | Path, modality: Modality) -> dict[str, int]:
     file = Path(cohort) / f"{modality}.csv"
     if not file.is_file():
         return {}
-    table = _read_csv(file)
+    table = read_table(file, COLUMNS)
     folds = _folds(table["fold"], file)
     check_one_fold(table["patient_id"], folds, str(file))
     return {patient: int(fold) for patient, fold in zip(table["patient_id"], folds, strict=True) if not pd.isna(fold)}
@@ -94,7 +105,7 @@ def count_folds(cohort: str | Path) -> int:
         InputError: There are one or two folds, so that none is left to train on.
     """
     cohort = Path(cohort)
-    folds = [_folds(_read_csv(file)["fold"], file) for file in _manifest_files(cohort)]
+    folds = [_folds(read_table(file, COLUMNS)["fold"], file) for file in _manifest_files(cohort)]
     highest = max((fold.max() for fold in folds if fold.notna().any()), default=-1)
     if highest in (0, 1):
         raise InputError(
@@ -233,28 +244,8 @@ def check_one_fold(patients: pd.Series, folds: pd.Series, where: str) -> None:
         raise InputError(f"{where}: patient {patient} is in folds {found}; give all cases of a patient the same fold")
 
 
-def _read_csv(file: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file}: not a readable CSV ({' '.join(str(error).split())}); remove it and ingest its files again"
-        ) from error
-    for column in COLUMNS:
-        if column not in table.columns:
-            raise InputError(f"{file}: has no column {column}; it needs {', '.join(COLUMNS)}")
-    return table[[*COLUMNS, *(column for column in table.columns if column not in COLUMNS)]]
-
-
-def _numbers(column: pd.Series, file: Path, name: str, allowed: str) -> pd.Series:
-    numbers = pd.to_numeric(column.where(column.ne(""), None), errors="coerce").astype(float)
-    if (row := _first(numbers.isna() & column.ne(""))) is not None:
-        raise InputError(f"{file}: row {row + 2} has {name} {column[row]!r}; use {allowed}")
-    return numbers
-
-
 def _folds(column: pd.Series, file: Path) -> pd.Series:
-    numbers = _numbers(column, file, "fold", "0, 1, 2, ... or leave it empty")
+    numbers = to_numbers(column, file, "fold", "0, 1, 2, ... or leave it empty")
     if (row := _first(numbers.notna() & ((numbers < 0) | (numbers % 1 != 0)))) is not None:
         raise InputError(f"{file}: row {row + 2} has fold {column[row]}; use 0, 1, 2, ... or leave it empty")
     return numbers.astype("Int64")
@@ -272,7 +263,7 @@ def _check_paths(paths: pd.Series, cohort: Path, file: Path) -> None:
 
 
 def _check_leaks(table: pd.DataFrame, cohort: Path, file: Path) -> None:
-    tables = {other: _read_csv(other) for other in _manifest_files(cohort) if other != file}
+    tables = {other: read_table(other, COLUMNS) for other in _manifest_files(cohort) if other != file}
     patients = pd.concat([table["patient_id"], *(other["patient_id"] for other in tables.values())], ignore_index=True)
     folds = pd.concat(
         [table["fold"], *(_folds(other["fold"], name) for name, other in tables.items())], ignore_index=True

@@ -14,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data_modules.errors import InputError
+from data_modules.tables import read_table, to_numbers
 
 LOWEST = (5, 12, 12)  # frequencies along (D, H, W) or (T, H, W)
 WEIGHTS = np.linalg.norm(np.indices(LOWEST), axis=0).ravel()[1:] ** 1.5
@@ -185,11 +186,16 @@ def read_duplicates(cohort: Path) -> pd.DataFrame:
     """Returns a cohort's ``duplicates.csv``: modality, case_a, patient_a, case_b, patient_b (str), similarity (float).
 
     Without the file there are none.
+
+    Raises:
+        InputError: It is no CSV, lacks a column, or a similarity is no number.
     """
     file = cohort / "duplicates.csv"
     if not file.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
-    return pd.read_csv(file, dtype=dict.fromkeys(COLUMNS[:-1], str), keep_default_na=False)
+    pairs = read_table(file, COLUMNS)
+    pairs["similarity"] = to_numbers(pairs["similarity"], file, "similarity", "a number")
+    return pairs
 
 
 def write_duplicates(cohort: Path, pairs: pd.DataFrame) -> None:

@@ -16,6 +16,7 @@ COLUMNS = ("patient_id", "label", "path", "fold")
 RESERVED = ("case_id", "split")  # a manifest's own
 MISSING = {"", "na", "n/a", "nan", "none", "null"}
 IDENTIFIER_FROM = 100_000  # a whole number this large is rather a record number or a date than a covariate
+SEPARATOR = re.compile(r'"?sep=([,;\t|])"?[,;\t ]*\r?\n', re.IGNORECASE)
 PERSONAL = re.compile(  # English and German names of columns; no count or finding, such as births or fibroid
     r"name|accession|mrn|phone|telefon|mail|adress|address|street|stra(?:ss|ß)e|initials|medical[\W_]*record"
     r"|birth(?!s|[\W_]*(?:control|weight))|geburts?[\W_]*[djnot]|gebdat|dat(?:e|um)(?![a-z])"
@@ -69,6 +70,8 @@ class Labels:
 def read_labels(file: Path) -> Labels:
     """Reads a label CSV in UTF-8 or UTF-16 (with or without BOM) or Latin-1, separated by commas, semicolons or tabs.
 
+    A first line ``sep=;``, which tells Excel the separator, is passed over.
+
     A row without a patient or with too many cells is left out; one with a wrong label or fold keeps its patient, path
     and covariates, lest her image pass for somebody else's.
 
@@ -117,8 +120,10 @@ def _read_records(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[Re
     if not file.is_file():
         raise InputError(f"{file}: no such label file; correct --labels")
     text = _decode(file.read_bytes())
+    told = SEPARATOR.match(text)
+    text = text[told.end() :] if told else text
     header = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=told[1] if told else max(",;\t", key=header.count))
     records, rejections = [], []
     try:
         names = [name.strip().lower() for name in next(reader, [])]
@@ -133,13 +138,14 @@ def _read_records(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[Re
             if column in RESERVED:
                 raise InputError(f"{file}: has a column {column}, which the manifest has itself; rename or remove it")
         for cells in reader:
+            line = reader.line_num + bool(told)
             if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
                 reason = f"it has {len(cells)} cells for {len(names)} columns"
-                rejections.append(Rejection(describe_row(file, reader.line_num), reason))
+                rejections.append(Rejection(describe_row(file, line), reason))
             elif any(cell.strip() for cell in cells):
                 padded = [*cells, *[""] * (len(names) - len(cells))]
                 record = {name: cell.strip() for name, cell in zip(names, padded, strict=False)}
-                records.append((reader.line_num, record))
+                records.append((line, record))
     except csv.Error as error:
         raise InputError(f"{file}: not a CSV ({error}); save it as CSV in UTF-8") from error
     return records, rejections
@@ -148,6 +154,10 @@ def _read_records(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[Re
 def _decode(content: bytes) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", errors="replace")
+    beginning = content[:32]  # of UTF-16 without a mark: the names of columns, every other byte of which is 0
+    for encoding, other in (("utf-16-le", beginning[1::2]), ("utf-16-be", beginning[::2])):
+        if 2 * other.count(0) > len(other):
+            return content.decode(encoding, errors="replace")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

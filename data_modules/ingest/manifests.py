@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_modules.cohort import COLUMNS, MODALITIES, Modality, read_manifest, write_manifest
+from data_modules.cohort import COLUMNS, MODALITIES, Modality, read_cases, read_manifest, write_manifest
 from data_modules.dealing import check_dealing, deal, write_dealing
 from data_modules.duplicates import COLUMNS as PAIR_COLUMNS
 from data_modules.duplicates import find_duplicates, write_duplicates
@@ -97,11 +97,14 @@ def _write(cohort: Path, modality: Modality, table: pd.DataFrame) -> None:
 
 
 def read_rows(cohort: Path, modality: Modality) -> pd.DataFrame:
-    """Returns the cases that a modality's manifest lists, or listed before a kill, without their folds."""
+    """Returns the cases that a modality's manifest lists, or listed before a kill, without their folds.
+
+    Raises:
+        InputError: The manifest is no CSV, lacks a column, or a label, fold or covariate is none.
+    """
     for file in (cohort / f"{modality}.csv", _before(cohort, modality)):
         if file.is_file():
-            rows = pd.read_csv(file, dtype=dict.fromkeys(COLUMNS[:3], str), keep_default_na=False, na_values=[""])
-            return rows.drop(columns="fold").astype({"label": float})
+            return read_cases(file).drop(columns="fold")
     return pd.DataFrame(columns=list(COLUMNS[:4]))
 
 

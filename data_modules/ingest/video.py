@@ -16,7 +16,10 @@ from data_modules.ingest.images import UnusableError
 from data_modules.ingest.recording import Recording, check_size
 from data_modules.ingest.timing import DEFAULT_FRAME_TIME, DISTRUSTED, choose_frames, sound_times
 
-SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".mpg", ".mpeg", ".wmv", ".webm")
+SUFFIXES = (
+    *(".avi", ".mp4", ".m4v", ".mkv", ".mov", ".mpg", ".mpeg", ".wmv", ".webm"),
+    *(".3gp", ".3g2", ".asf", ".flv", ".m2ts", ".mts", ".ts", ".vob"),
+)
 WHOLE = 0.9  # of the frames or the time that a file states; containers only estimate them
 SAMPLES = 64  # at least, of a clip of so many frames, for finding what moves
 LOOKED_AT = 16  # frames in which text is looked for

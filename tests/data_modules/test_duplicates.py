@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 
 from data_modules import duplicates
 from data_modules.duplicates import (
+    COLUMNS,
     LOWEST,
     check_together,
     describe_content,
@@ -197,3 +198,21 @@ def test_the_list_of_pairs_comes_back_and_goes_when_there_are_none(tmp_path: Pat
     write_duplicates(tmp_path, PAIRS[:0])
     assert not list(tmp_path.iterdir())
     assert read_duplicates(tmp_path).empty
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not a readable CSV .*; remove it and ingest its files again"),
+        ("modality,case_a\nmri,a\n", "has no column patient_a; it needs .*: add it, or remove it and ingest"),
+        (",".join(COLUMNS) + "\nmri,a,b,c,d,high\n", "row 2 has similarity 'high'; use a number"),
+    ],
+)
+def test_a_list_of_pairs_that_was_edited_wrongly_is_told_in_one_line(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "duplicates.csv").write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_duplicates(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / "duplicates.csv"))
+    assert "\n" not in str(caught.value)

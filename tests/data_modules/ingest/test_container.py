@@ -13,6 +13,8 @@ FULL = (20, 60, 80)
 CODECS = [
     *[("MJPG", "avi"), ("mp4v", "mp4"), ("mp4v", "mkv"), ("mp4v", "mov"), ("XVID", "avi"), ("MPG2", "mpg")],
     *[("VP80", "webm"), ("VP90", "webm"), ("WMV2", "wmv"), ("FFV1", "avi"), ("mp4v", "m4v")],
+    *[("MPG2", "ts"), ("mp4v", "mts"), ("mp4v", "m2ts"), ("MPG2", "vob"), ("mp4v", "3gp"), ("mp4v", "3g2")],
+    *[("WMV2", "asf"), ("FLV1", "flv")],
 ]
 
 

@@ -14,15 +14,17 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "labels.csv"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_exports_of_all_kinds_are_read(file: Path, encoding: str, separator: str) -> None:
+@pytest.mark.parametrize("told", [False, True])
+def test_exports_of_all_kinds_are_read(file: Path, encoding: str, separator: str, told: bool) -> None:
     rows = [" patient_id ", "Label", "path"], ["007", "1", "Müller\\s1\\"], ["8", "", ""], ["", "", ""]
-    file.write_bytes("\r\n".join(separator.join(row) for row in rows).encode(encoding))
+    first = [f"sep={separator}"] if told else []  # as Excel has it
+    file.write_bytes("\r\n".join([*first, *(separator.join(row) for row in rows)]).encode(encoding))
     found = read_labels(file).rows
     assert [(row.patient, row.label, row.path) for row in found[:1]] == [("007", 1.0, "Müller/s1")]
     assert math.isnan(found[1].label)
-    assert len(found) == 2
+    assert [row.line for row in found] == ([3, 4] if told else [2, 3])
 
 
 def test_numeric_columns_are_covariates_and_identifiers_are_not(file: Path) -> None:

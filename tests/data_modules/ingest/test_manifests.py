@@ -14,7 +14,7 @@ from data_modules.duplicates import describe_content, read_duplicates
 from data_modules.errors import InputError
 from data_modules.ingest.images import Rejection, describe_files
 from data_modules.ingest.labels import describe_row
-from data_modules.ingest.manifests import read_rejected, set_of, write_manifests, write_rejected
+from data_modules.ingest.manifests import read_rejected, read_rows, set_of, write_manifests, write_rejected
 from data_modules.ingest.pseudonyms import Pseudonyms
 from data_modules.store import write_array
 
@@ -130,6 +130,32 @@ def test_folds_edited_in_a_manifest_hold(tmp_path: Path) -> None:
     edited = folds(tmp_path)
     write(tmp_path, "mri", patients(*range(9)))
     assert folds(tmp_path) == edited
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("fold", "Fold"), "has no column fold; it needs .*: add it, or remove it and ingest"),
+        (lambda text: text.replace(",0,", ",free,"), "has label 'free'; use 0, 1 or empty"),
+        (lambda text: text + '"', "not a readable CSV .*; remove it and ingest its files again"),
+    ],
+)
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_manifest_that_was_edited_wrongly_is_told_in_one_line(
+    tmp_path: Path, change: Callable[[str], str], message: str, suspended: bool
+) -> None:
+    write(tmp_path, "mri", patients(*range(6)))
+    file = tmp_path / "mri.csv"
+    before = read_rows(tmp_path, "mri")
+    assert before.columns.tolist() == ["case_id", "patient_id", "path", "label"]
+    assert before["label"].tolist() == list(patients(*range(6)).values())
+    file.write_text(change(file.read_text()))
+    if suspended:  # as a kill leaves it
+        file = file.rename(tmp_path / ".mri.csv.before")
+    with pytest.raises(InputError, match=message) as caught:
+        write(tmp_path, "mri", patients(*range(6)))
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_order_frees_the_folds_from_the_pseudonyms(tmp_path: Path) -> None:
