@@ -8,12 +8,15 @@ import pytest
 from data_modules.cohort import assign_folds, write_manifest
 from data_modules.store import write_array
 
+CASES = (1, 1, 2, 1, 3)  # of patient number modulo 5
+
 
 @pytest.fixture
 def write_cohort(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a cohort of small arrays, each filled with a value of its own, and returns its folder.
+    """Writes a cohort of small arrays, each filled with a value of its patient, and returns its folder.
 
-    MRI patients p0 ... are labelled 1, 0, 0, 1, 0, 0, ... and then unlabelled; TVUS patients start at ``tvus_from``.
+    MRI patients p0 ... are labelled 1, 0, 0, 1, 0, 0, ... and then unlabelled; TVUS patients start at ``tvus_from``. Of
+    every five patients one has two cases of a modality and one has three, all with her label.
     """
 
     def write(
@@ -26,9 +29,9 @@ def write_cohort(tmp_path: Path) -> Callable[..., Path]:
             ("tvus", range(tvus_from, tvus_from + n_tvus)),
         ):
             rows = []
-            for number in patients:
+            for number, place in ((n, place) for n in patients for place in range(CASES[n % 5])):
                 labelled = modality == "tvus" or number < n_labelled
-                case_id = f"{modality}-p{number:03d}-1"
+                case_id = f"{modality}-p{number:03d}-{place + 1}"
                 path = f"{modality}/{case_id}.npy"
                 value = number / 64 if modality == "mri" else number
                 array = np.full((4, 6, 8), value, np.float16 if modality == "mri" else np.uint8)

@@ -40,6 +40,7 @@ def test_pretraining_without_any_label_is_validated_on_patients_of_its_own(
     train, val = indices(module.train_dataloader()), indices(module.val_dataloader())
     assert sorted(train + val) == list(range(len(manifest)))
     patients = module.manifest["patient_id"]
+    assert patients.duplicated().any(), "else a split by case would look as one by patient"
     assert not set(patients[train]) & set(patients[val])
     assert patients[val].nunique() == pytest.approx(patients.nunique() / 10, abs=1)
     assert module.trained_patients == set(patients[train])
@@ -149,12 +150,13 @@ def test_a_large_batch_becomes_float32_as_a_small_one_does() -> None:
 def test_few_labels_keep_the_ratio_of_the_classes_and_grow_by_adding(write_cohort: WriteCohort) -> None:
     cohort = str(write_cohort(n_labelled=90, n_unlabelled=0, tvus_from=200))
     chosen = {}
+    every = MRIDataModule(cohort).train_labels
     for n in (2, 6, 12, 1000):
         module = MRIDataModule(cohort, n_labelled=n)
         chosen[n] = set(module.manifest["case_id"][module.manifest["split"] == "train"])
-        assert len(module.train_labels) == min(n, 54)
-        assert int(module.train_labels.sum()) == round(min(n, 54) / 3)
-        assert (module.manifest["split"] == "unlabelled").sum() == 54 - len(chosen[n])
+        assert len(module.train_labels) == min(n, len(every))
+        assert int(module.train_labels.sum()) == round(min(n, len(every)) * every.mean())
+        assert (module.manifest["split"] == "unlabelled").sum() == len(every) - len(chosen[n])
     assert chosen[2] < chosen[6] < chosen[12] < chosen[1000]
     other = MRIDataModule(cohort, n_labelled=12, seed=1)
     assert set(other.manifest["case_id"][other.manifest["split"] == "train"]) != chosen[12]

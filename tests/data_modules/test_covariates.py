@@ -14,6 +14,7 @@ from data_modules.tvus import TVUSDataModule
 from data_modules.unpaired import UnpairedDataModule
 
 WriteCohort = Callable[..., Path]
+VOLUMES, CLIPS = 66, 32  # that `write_cohort` writes
 
 
 def write_pain(cohort: Path, mri: list[float], tvus: list[float]) -> None:
@@ -30,7 +31,7 @@ def unpaired(cohort: Path, *covariates: str) -> UnpairedDataModule:
 def test_scores_are_normal_scores_of_ranks_over_the_training_cases_of_both_cohorts(write_cohort: WriteCohort) -> None:
     cohort = write_cohort()
     rng = np.random.default_rng(0)
-    mri, tvus = rng.lognormal(size=42), rng.lognormal(size=20)
+    mri, tvus = rng.lognormal(size=VOLUMES), rng.lognormal(size=CLIPS)
     write_pain(cohort, mri.tolist(), tvus.tolist())
     data = unpaired(cohort, "pain")
     volumes, clips = data.covariate_scores()
@@ -45,7 +46,7 @@ def test_scores_are_normal_scores_of_ranks_over_the_training_cases_of_both_cohor
 
 def test_equal_values_share_a_score_and_a_missing_one_is_the_middle(write_cohort: WriteCohort) -> None:
     cohort = write_cohort()
-    write_pain(cohort, [0.0, np.nan, 1.0] * 14, [0.0, 1.0] * 10)
+    write_pain(cohort, [0.0, np.nan, 1.0] * (VOLUMES // 3), [0.0, 1.0] * (CLIPS // 2))
     data = unpaired(cohort, "pain", "age")
     volumes, _ = data.covariate_scores()
     training = data.manifest["split"].isin(["train", "unlabelled"]).to_numpy()
@@ -58,7 +59,7 @@ def test_equal_values_share_a_score_and_a_missing_one_is_the_middle(write_cohort
 def test_a_held_out_volume_is_ranked_among_training_cases_by_itself(write_cohort: WriteCohort) -> None:
     cohort = write_cohort()
     rng = np.random.default_rng(0)
-    mri, tvus = rng.normal(size=42).round(1), rng.normal(size=20).round(1)  # some are equal
+    mri, tvus = rng.normal(size=VOLUMES).round(1), rng.normal(size=CLIPS).round(1)  # some are equal
     write_pain(cohort, mri.tolist(), tvus.tolist())
     data = unpaired(cohort, "pain")
     training = data.manifest["split"].isin(["train", "unlabelled"]).to_numpy()
@@ -86,7 +87,7 @@ def test_a_held_out_volume_is_ranked_among_training_cases_by_itself(write_cohort
 
 def test_without_covariates_there_are_no_columns(write_cohort: WriteCohort) -> None:
     volumes, clips = unpaired(write_cohort()).covariate_scores()
-    assert volumes.shape == (42, 0)
+    assert volumes.shape == (VOLUMES, 0)
     assert clips.shape[1] == 0
 
 

@@ -49,6 +49,8 @@ def test_nothing_held_out_is_among_the_unlabelled(write_cohort: WriteCohort) -> 
     data = MRIDataModule(str(write_cohort()), n_labelled=4, batch_size=2, unlabelled_batch_size=20)
     seen = torch.cat([batch["index"] for number in range(5) for batch in epoch(data, number)]).unique().numpy()
     assert set(data.manifest["split"].iloc[seen]) == {"train", "unlabelled"}
+    held_out = data.manifest["patient_id"][data.manifest["split"].isin(["val", "test"])]
+    assert not set(held_out) & set(data.manifest["patient_id"].iloc[seen])
 
 
 def test_asking_for_unlabelled_cases_that_are_not_there_names_the_remedy(write_cohort: WriteCohort) -> None:
@@ -92,8 +94,9 @@ def test_pre_training_on_few_images_sees_so_many_of_all(write_cohort: WriteCohor
     loader = data.train_dataloader()
     for number in range(3):
         loader.sampler.set_epoch(number)
-        assert len(torch.cat([batch["index"] for batch in loader]).unique()) == 7
-    assert len(data.trained_patients) == 7
+        seen = torch.cat([batch["index"] for batch in loader]).unique().numpy()
+        assert len(seen) == 7
+        assert data.trained_patients == set(data.manifest["patient_id"].iloc[seen])
     assert len(data.val_dataloader().dataset) == len(MRIDataModule(str(data.cohort)).val_dataloader().dataset)
 
 
