@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from data_modules.errors import InputError
 from poddistill.losses.labels import LabelLoss
+from poddistill.training.checkpoints import refuse_trained_on
 from poddistill.training.optimisation import Optimisation, configure
 from poddistill.training.scores import CaseScores, auroc
 
@@ -24,6 +25,9 @@ class Detector(pl.LightningModule):
     Args:
         label_loss: Loss of logits (B,) against labels (B,), with class weights from the training labels.
         optimisation: Makes optimiser and learning-rate schedule.
+
+    Attributes:
+        earlier_patients: Whom the checkpoints that this training builds on were trained on, `hashed`.
     """
 
     def __init__(self, label_loss: LabelLoss, optimisation: Optimisation) -> None:
@@ -31,6 +35,7 @@ class Detector(pl.LightningModule):
         self.label_loss = label_loss
         self.optimisation = optimisation
         self.scores = CaseScores()
+        self.earlier_patients: set[str] = set()
 
     def on_fit_start(self) -> None:
         """Takes the class weights from the labels that this run trains on, known to every process alike.
@@ -46,6 +51,15 @@ class Detector(pl.LightningModule):
                 "needs both classes: choose another --fold, or ingest the cohort with fewer --folds"
             )
         self.label_loss.prepare(torch.tensor(self._data().train_labels, dtype=torch.float32))
+
+    def build_on(self, *checkpoints: str | None) -> None:
+        """Notes whom the checkpoints of earlier stages have seen; call it before anything is taken from their outputs.
+
+        Raises:
+            InputError: One of them was trained on patients who are held out here.
+        """
+        seen = (refuse_trained_on(checkpoint, self._data().manifest) for checkpoint in checkpoints if checkpoint)
+        self.earlier_patients = set().union(*seen)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Returns the optimiser and its schedule, stepped every optimiser step."""

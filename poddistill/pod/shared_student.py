@@ -11,7 +11,7 @@ from poddistill.nets.vision_transformer import VisionTransformer3D
 from poddistill.pod.clips_in_batches import batched_clips
 from poddistill.pod.detector import Detector
 from poddistill.pod.shared_mae import Batches
-from poddistill.training.checkpoints import load_encoder, refuse_trained_on
+from poddistill.training.checkpoints import load_encoder
 from poddistill.training.optimisation import Optimisation
 
 
@@ -70,10 +70,13 @@ class SharedStudent(Detector):
             load_encoder(self.clip_encoder, self.init_encoder, "tvus")
 
     def on_fit_start(self) -> None:
-        """Takes the class weights of either modality from its own training labels."""
+        """Takes the class weights of either modality from its own training labels.
+
+        Raises:
+            InputError: The batches hold no clips, or the encoders were pre-trained on patients who are held out here.
+        """
         super().on_fit_start()
-        if self.init_encoder:
-            refuse_trained_on(self.init_encoder, self._data().manifest)
+        self.build_on(self.init_encoder)
         self.clip_loss.prepare(torch.tensor(batched_clips(self._data()).train_labels, dtype=torch.float32))
 
     def forward(self, volume: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from poddistill.pod.clips_in_batches import refuse_clips
 from poddistill.pod.cohorts import student_cohort, teacher_bank
 from poddistill.pod.detector import Batch, Detector
 from poddistill.pod.linear_probe import LinearProbe
-from poddistill.training.checkpoints import load_encoder, refuse_trained_on
+from poddistill.training.checkpoints import load_encoder
 from poddistill.training.optimisation import Optimisation
 
 
@@ -118,10 +118,9 @@ class StudentKD(Detector):
         for name in ("control", "control_teacher"):
             if getattr(self, name) is not None:
                 self._refuse_idle(name)
+        self.build_on(self.init_encoder, self.control_teacher or self.teacher)
         if self.transfer is not None:
             self._prepare_transfer(self.transfer)
-        for checkpoint in filter(None, (self.init_encoder, self.control_teacher or self.teacher)):
-            refuse_trained_on(checkpoint, self._data().manifest)
         if self.probe is not None and self.trainer.ckpt_path is None:  # else the head goes on from where it was
             self._set_head(self.probe)
         if self.transfer is not None:  # last, for it may copy the network as training finds it

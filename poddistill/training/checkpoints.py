@@ -43,22 +43,27 @@ def hashed(patients: Iterable[str]) -> list[str]:
     return sorted(hashlib.blake2b(patient.encode(), digest_size=8).hexdigest() for patient in patients)
 
 
-def refuse_trained_on(path: str | Path, manifest: pd.DataFrame) -> None:
+def refuse_trained_on(path: str | Path, manifest: pd.DataFrame) -> set[str]:
     """Refuses to build on a checkpoint that has seen patients who are held out here.
 
     Args:
         path: A stage's checkpoint.
         manifest: Of the cohort, with the columns patient_id and split.
 
+    Returns:
+        Whom it has seen, `hashed`: what is built on it has seen them, too.
+
     Raises:
         InputError: Images of validation or test patients were trained on, as they are for another fold.
     """
     held_out = set(hashed(manifest.loc[manifest["split"].isin(["val", "test"]), "patient_id"].unique()))
-    if seen := held_out & set(read_checkpoint(path).get("trained_patients", [])):
+    trained = set(read_checkpoint(path).get("trained_patients", []))
+    if seen := held_out & trained:
         raise InputError(
             f"{path}: was trained on {len(seen)} of the {len(held_out)} patients whom this run validates and tests on; "
             "give the checkpoint of the same --fold, or the --fold of this one"
         )
+    return trained
 
 
 def load_encoder(encoder: nn.Module, path: str | Path, modality: Literal["mri", "tvus"] = "mri") -> None:

@@ -197,9 +197,14 @@ class BestCheckpoint(ModelCheckpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Notes who was trained on, so that no later stage is judged on them, and the form of their images."""
+        """Notes the form of the images, and who was trained on, here or in an earlier stage, lest she be judged by it.
+
+        A module says whom earlier stages have seen by an attribute ``earlier_patients``, a set of `hashed` ones.
+        """
         checkpoint["image_form"] = trainer.datamodule.image_form  # type: ignore[attr-defined]
-        checkpoint["trained_patients"] = hashed(trainer.datamodule.trained_patients)  # type: ignore[attr-defined]
+        own = hashed(trainer.datamodule.trained_patients)  # type: ignore[attr-defined]
+        earlier = cast("set[str]", getattr(pl_module, "earlier_patients", set()))
+        checkpoint["trained_patients"] = sorted(earlier.union(own))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the state that is resumed for saved."""

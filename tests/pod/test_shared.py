@@ -11,6 +11,7 @@ import torch
 from data_modules.errors import InputError
 from poddistill.lightning_cli import StageCLI, build, run
 from poddistill.pod.shared_mae import SharedMAEPretrain
+from poddistill.training.checkpoints import hashed
 
 POD = Path(__file__).parents[2] / "experiments" / "pod"
 ARMS = sorted(file.stem for file in (POD / "arms").glob("joint-student*.yaml"))
@@ -110,6 +111,53 @@ def test_batches_with_clips_are_told_where_nothing_learns_from_them(
 def test_encoders_that_cannot_share_are_told(options: Options, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"depth is 2 in one encoder and 3 in the other"):
         build(options("joint-student", tmp_path, "--model.init_args.clip_encoder.init_args.depth", "3"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "start"),
+    [
+        ("student", {"teacher": "teacher"}),
+        ("student", {"teacher": "nowhere", "control_teacher": "teacher"}),  # which takes the place of the first
+        ("joint-student", {"init_encoder": "joint-mae"}),
+    ],
+)
+def test_an_earlier_stage_of_another_fold_is_refused(
+    stage: str, start: dict[str, str], pipeline: Path, shared: Path, options: Options, tmp_path: Path
+) -> None:
+    files = {
+        name: {"joint-mae": shared}.get(run, pipeline) / run / "checkpoints/best.ckpt" for name, run in start.items()
+    }
+    upstream = [part for name, file in files.items() for part in (f"--model.init_args.{name}", str(file))]
+    *_, last = files.values()
+    with pytest.raises(InputError, match=rf"^{last}: was trained on \d+ of the \d+ patients whom"):
+        run(["fit", *options(stage, tmp_path, *upstream, "--fold", "2")])
+
+
+@pytest.mark.parametrize(
+    ("stage", "start"),
+    [
+        ("student", {"init_encoder": "mae", "teacher": "teacher"}),
+        ("student", {"init_encoder": "mae", "teacher": "teacher", "control_teacher": "teacher"}),
+        ("joint-student", {"init_encoder": "joint-mae"}),
+    ],
+)
+def test_a_checkpoint_knows_whom_earlier_stages_were_trained_on(
+    stage: str, start: dict[str, str], pipeline: Path, shared: Path, options: Options, tmp_path: Path
+) -> None:
+    upstream, expected = [], set()
+    for name, run_name in start.items():
+        file = tmp_path / name / "checkpoints/best.ckpt"
+        file.parent.mkdir(parents=True)
+        source = (shared if run_name == "joint-mae" else pipeline) / run_name / "checkpoints/best.ckpt"
+        torch.save(torch.load(source, weights_only=True) | {"trained_patients": [f"of {name}"]}, file)
+        upstream += [f"--model.init_args.{name}", str(file)]
+        if name != "teacher" or "control_teacher" not in start:  # a teacher whose place is taken teaches nothing
+            expected.add(f"of {name}")
+    cli = without_wandb(options(stage, tmp_path / "run", *upstream, "--trainer.max_epochs", "2"))
+    cli.trainer.fit(cli.model, cli.datamodule)
+    for name in ("best", "last"):
+        saved = torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)["trained_patients"]
+        assert saved == sorted(expected.union(hashed(cli.datamodule.trained_patients)))
 
 
 @pytest.mark.parametrize("arm", ARMS)
