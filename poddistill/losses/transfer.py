@@ -69,7 +69,8 @@ class PairedOutputs(Transfer):
         pairing: Chooses a clip for every MRI.
         loss: Compares the outputs.
         balanced: Weigh class c by v(c) = N / (2 N_c), N_c of the N training labels being c, as the labels' loss may.
-        unlabelled: Whether MRI without label take part, with v = 1; only with a `pairing` that does not ask for labels.
+        unlabelled: Whether MRI without label take part, with v = 1, so that batches must hold some; only with a
+            `pairing` that does not ask for labels.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class PairedOutputs(Transfer):
         self.loss = loss
         self.balanced = balanced
         self.unlabelled = unlabelled
+        self.needs_unlabelled = unlabelled
         self.class_weights = (1.0, 1.0)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:

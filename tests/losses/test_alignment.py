@@ -167,6 +167,12 @@ def test_options_out_of_range_are_refused(options, words):
         DistributionAlignment(3, 3, **options)
 
 
+@pytest.mark.parametrize(("label_weight", "needed"), [(0.0, False), (0.1, True)])
+def test_a_weight_of_the_labels_needs_batches_with_unlabelled_volumes(label_weight, needed, bank, make_cohort):
+    assert DistributionAlignment(3, 3, label_weight=label_weight).needs_unlabelled == needed
+    assert prepared(bank, make_cohort([0.0, 1.0]), label_weight=label_weight).needs_unlabelled == needed
+
+
 def test_without_labels_a_prevalence_must_be_given(bank, make_cohort):
     with pytest.raises(InputError, match="prevalence is null, but no MRI has a training label"):
         prepared(bank, make_cohort([NAN]))

@@ -37,6 +37,7 @@ def test_unlabelled_volumes_take_part_only_when_asked(make_bank, make_student):
     taking_part = PairedOutputs(RandomPairing(), OutputRegression(), unlabelled=True)
     assert left_out(student, bank).item() == 0
     assert taking_part(student, bank).item() == pytest.approx(2.5)
+    assert (left_out.needs_unlabelled, taking_part.needs_unlabelled) == (False, True)
 
 
 def test_the_expected_loss_sees_the_teacher_through_class_means_alone(make_bank, make_student):
