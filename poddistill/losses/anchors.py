@@ -13,11 +13,18 @@ from poddistill.losses.unpaired import StudentBatch, StudentCohort, TeacherBank
 
 
 class AnchoredPairs(Transfer):
-    """L_KD = 1/n sum_i l(s_i, t_i), over the n MRI of a batch, labelled or not, whose patient has clips as well.
+    """L_KD = 1/m sum_i l(s_i, t_i), over the MRI of a batch, labelled or not, whose patient has clips as well.
+
+        m = p_1 B_1 + p_0 B_0
 
     s_i is the student's logit of MRI i, t_i the mean of the frozen teacher's logits on the patient's clips, l is
-    `loss`. Ordinary distillation between modalities where it is possible; MRI of other patients add nothing. The
-    teacher has been trained on these clips, so it is surer of them than of others. Ours.
+    `loss`. m is how many such MRI a batch of B_1 labelled and B_0 unlabelled ones has on average, p_1 and p_0 their
+    shares among all that train. So the mean over accumulated batches, or over processes, is the loss of one large
+    batch. Divided by the number in the batch itself, and 0 where that is 0, it would be 1 - (1 - p)^B of that on
+    average: .52 where one in fifty is such and B is 36.
+
+    Ordinary distillation between modalities where it is possible; MRI of other patients add nothing. The teacher has
+    been trained on these clips, so it is surer of them than of others. Ours.
 
     Args:
         loss: Compares the outputs.
@@ -28,6 +35,7 @@ class AnchoredPairs(Transfer):
         self.loss = loss
         self.rows = torch.empty(0, dtype=torch.int64)
         self.logits = torch.empty(0, 1)
+        self.shares = (1.0, 1.0)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
         """Finds the patients with both examinations.
@@ -37,24 +45,26 @@ class AnchoredPairs(Transfer):
         """
         assert bank is not None
         self.rows, self.logits = _patient_means(cohort, bank, bank.logits[:, None])
-        self.needs_unlabelled = _unlabelled_alone(self.rows, cohort)
+        self.shares = _shares(self.rows, cohort)
+        self.needs_unlabelled = self.shares[0] == 0  # batches of labelled MRI alone would teach nothing
 
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
-        """Returns the mean loss; 0 where a batch has no such MRI. Only `prepare` looks at the bank."""
+        """Returns the loss; 0 where a batch has no such MRI. Only `prepare` looks at the bank."""
         rows = self.rows[student.index]
         losses = self.loss(student.logits.float(), self.logits[rows, 0])
-        return _anchored_mean(losses, rows)
+        return _anchored(losses, rows, student.labels, self.shares)
 
 
 class AnchoredFeatures(Transfer):
-    """L_KD = 1/n sum_i d(W h_i + c, z_i), over the n MRI of a batch, labelled or not, whose patient has clips as well.
+    """L_KD = 1/m sum_i d(W h_i + c, z_i), over the MRI of a batch, labelled or not, whose patient has clips as well.
 
-    h_i is what the student's head reads of MRI i; z_i the mean over the patient's clips of what the teacher's head
-    reads, each feature standardised over all clips (one that changes by rounding at most is 0). W and c, a linear
-    layer, train with the student and are not used without the teacher. d(p, z) is 1 - p . z / (|p| |z|) for `cosine`
-    and |p - z|^2 / F for `mse`, F the teacher's features. A regression of a teacher's features as in FitNets (Romero
-    et al., ICLR 2015, arXiv 1412.6550), who regress hidden layers of a teacher with the same input; patients as
-    anchors, standardised features and the cosine are ours.
+    m is how many of them such a batch has on average, as for `AnchoredPairs`. h_i is what the student's head reads of
+    MRI i; z_i the mean over the patient's clips of what the teacher's head reads, each feature standardised over all
+    clips (one that changes by rounding at most is 0). W and c, a linear layer, train with the student and are not used
+    without the teacher. d(p, z) is 1 - p . z / (|p| |z|) for `cosine` and |p - z|^2 / F for `mse`, F the teacher's
+    features. A regression of a teacher's features as in FitNets (Romero et al., ICLR 2015, arXiv 1412.6550), who
+    regress hidden layers of a teacher with the same input; patients as anchors, standardised features and the cosine
+    are ours.
 
     Args:
         student_width: Width of h.
@@ -78,6 +88,7 @@ class AnchoredFeatures(Transfer):
         self.distance = distance
         self.rows = torch.empty(0, dtype=torch.int64)
         self.features = torch.empty(0, teacher_features)
+        self.shares = (1.0, 1.0)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
         """Finds the patients with both examinations, and standardises the teacher's features.
@@ -95,10 +106,11 @@ class AnchoredFeatures(Transfer):
         varies = deviation > 1e-6 * features.abs().amax(0)
         standardised = torch.where(varies, (features - mean) / deviation, 0.0)
         self.rows, self.features = _patient_means(cohort, bank, standardised)
-        self.needs_unlabelled = _unlabelled_alone(self.rows, cohort)
+        self.shares = _shares(self.rows, cohort)
+        self.needs_unlabelled = self.shares[0] == 0
 
     def forward(self, student: StudentBatch, bank: TeacherBank | None) -> Tensor:
-        """Returns the mean distance; 0 where a batch has no such MRI. Only `prepare` looks at the bank.
+        """Returns the loss; 0 where a batch has no such MRI. Only `prepare` looks at the bank.
 
         Raises:
             InputError: The student's features have another width.
@@ -111,8 +123,10 @@ class AnchoredFeatures(Transfer):
         with torch.autocast(student.features.device.type, enabled=False):
             projected, target = self.projection(student.features.float()), self.features[rows]
         if self.distance == "cosine":
-            return _anchored_mean(1 - functional.cosine_similarity(projected, target), rows)
-        return _anchored_mean((projected - target).square().mean(1), rows)
+            losses = 1 - functional.cosine_similarity(projected, target)
+        else:
+            losses = (projected - target).square().mean(1)
+        return _anchored(losses, rows, student.labels, self.shares)
 
 
 def _patient_means(cohort: StudentCohort, bank: TeacherBank, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,12 +153,19 @@ def _patient_means(cohort: StudentCohort, bank: TeacherBank, values: Tensor) -> 
     return rows.to(values.device), (sums / patient.bincount()[:, None]).to(values.device)
 
 
-def _unlabelled_alone(rows: Tensor, cohort: StudentCohort) -> bool:
-    """Returns whether no labelled volume has a row, so that batches of these alone would teach nothing."""
-    return not bool((rows.cpu() >= 0)[~cohort.labels.isnan()].any())
+def _shares(rows: Tensor, cohort: StudentCohort) -> tuple[float, float]:
+    """Returns which part of the labelled and of the unlabelled volumes that train has a row; 0 where there are none."""
+    anchored = rows.cpu() >= 0
+    labelled, unlabelled = (anchored[chosen] for chosen in (~cohort.labels.isnan(), cohort.unlabelled))
+    of_labelled, of_unlabelled = (part.float().mean().item() if len(part) else 0.0 for part in (labelled, unlabelled))
+    return of_labelled, of_unlabelled
 
 
-def _anchored_mean(losses: Tensor, rows: Tensor) -> Tensor:
-    """Returns the mean of losses (B,) over the volumes with a row; 0, with zero gradients, if there are none."""
-    anchored = rows >= 0
-    return torch.where(anchored, losses, 0.0).sum() / anchored.sum().clamp(min=1)
+def _anchored(losses: Tensor, rows: Tensor, labels: Tensor, shares: tuple[float, float]) -> Tensor:
+    """Sums losses (B,) over the volumes with a row, divided by how many of these a batch with these labels may expect.
+
+    0, with zero gradients, if there are none.
+    """
+    expected = torch.where(labels.isnan(), shares[1], shares[0]).sum()
+    total = torch.where(rows >= 0, losses, 0.0).sum()
+    return total / torch.where(expected > 0, expected, 1.0)
