@@ -24,8 +24,8 @@ class DistributionAlignment(Transfer):
     of them obliterated, lest a difference in prevalence is aligned away.
 
     p is the mean probability sigmoid(s_i) of the batch's unlabelled volumes, q = prevalence m_1 + (1 - prevalence) m_0,
-    m_c the mean probability that the teacher gives clips of class c. KL is 0 where the batch has none, so a `label_weight`
-    above 0 needs unlabelled volumes in the batches.
+    m_c the mean probability that the teacher gives clips of class c. KL is 0 where the batch has none, so a
+    `label_weight` above 0 needs unlabelled volumes in the batches.
 
     After Tran et al., "Cross-Modal Knowledge Distillation without Paired Data: Theoretical Foundation and Algorithm",
     2026 (arXiv 2606.10504). Theirs is to align distributions instead of pairs, on two levels, the features and the
