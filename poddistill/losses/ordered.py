@@ -1,9 +1,7 @@
 """Transfer by rank: the order of the cases is the student's, the values they are given are the teacher's."""
 
-from typing import Any
-
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from data_modules.errors import InputError
 from poddistill.losses.distillation import DistillationLoss
@@ -99,7 +97,6 @@ class QuantileAlignment(Transfer):
         self.pi = prevalence
         # No buffer: its size changes, an average of weights would average it, too, and process 0 would overwrite it.
         self.recent = torch.empty(0)
-        self.register_load_state_dict_pre_hook(_without_queue)
 
     def prepare(self, cohort: StudentCohort, bank: TeacherBank | None) -> None:
         """Takes the prevalence from the training labels, unless it is given.
@@ -143,8 +140,3 @@ class QuantileAlignment(Transfer):
 
     def _last(self, logits: Tensor) -> Tensor:
         return logits[max(len(logits) - self.queue, 0) :]
-
-
-def _without_queue(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Lets a checkpoint that was written before the queue was kept load, with an empty one."""
-    state.setdefault(f"{prefix}_extra_state", torch.empty(0))

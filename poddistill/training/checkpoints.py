@@ -87,18 +87,22 @@ def load_encoder(encoder: nn.Module, path: str | Path, modality: Literal["mri", 
 def check_fit(module: nn.Module, weights: dict[str, Any], path: str | Path) -> None:
     """Compares names and shapes of weights with a module's; of further state, such as a count of steps, the names.
 
+    Further state is what `torch.nn.Module.get_extra_state` gives. Where that is a tensor, its shape may be known only
+    when training starts.
+
     Raises:
         InputError: On the first difference.
     """
     own = module.state_dict()
     for key in sorted(own.keys() | weights.keys()):
-        here, there = (_shape(weights_of[key]) if key in weights_of else "absent" for weights_of in (own, weights))
+        here, there = (_shape(key, weights_of[key]) if key in weights_of else "absent" for weights_of in (own, weights))
         if here != there:
             raise _misfit(path, key, there, here)
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+def _shape(key: str, value: Any) -> tuple[int, ...] | None:
+    further = key.rpartition(".")[2] == "_extra_state"
+    return tuple(value.shape) if isinstance(value, torch.Tensor) and not further else None
 
 
 def _check_options(encoder: nn.Module, options: dict[str, Any], path: str | Path, modality: str) -> None:

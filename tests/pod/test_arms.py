@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from data_modules.errors import InputError, UsageError
 from poddistill.lightning_cli import build, run
@@ -61,6 +62,26 @@ def test_a_mean_teacher_is_scored_again_and_resumed(runs: Path, options: Options
     pd.testing.assert_frame_equal(*(pd.read_csv(at / "predictions.csv") for at in (folder, tmp_path / "again")))
     resumed = ("--run", str(tmp_path / "on"), "--ckpt_path", str(checkpoints / "last.ckpt"))
     run(["fit", *config, *resumed, "--trainer.max_epochs", "3"])
+    assert pd.read_csv(tmp_path / "on/metrics.csv")["train/loss"].count() == 1
+
+
+@pytest.mark.parametrize("arm", ["student-ensembling", "student-quantile"])
+def test_what_a_transfer_remembers_is_scored_again_and_resumed_without_an_average_of_the_weights(
+    arm: str, runs: Path, options: Options, tmp_path: Path
+) -> None:
+    config = yaml.safe_load((fit(runs, options, arm) / "config.yaml").read_text())
+    callbacks = config["trainer"]["callbacks"]
+    config["trainer"]["callbacks"] = [each for each in callbacks if not each["class_path"].endswith(".WeightEMA")]
+    assert len(config["trainer"]["callbacks"]) < len(callbacks)
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(config))
+    saved, checkpoints = ("--config", str(tmp_path / "plain.yaml")), tmp_path / "run/checkpoints"
+    run(["fit", *saved, "--run", str(tmp_path / "run")])
+    state = read_checkpoint(checkpoints / "last.ckpt")["state_dict"]["transfer._extra_state"]
+    assert len(state)
+    run(["test", *saved, "--ckpt_path", str(checkpoints / "best.ckpt"), "--run", str(tmp_path / "again")])
+    pd.testing.assert_frame_equal(*(pd.read_csv(tmp_path / at / "predictions.csv") for at in ("run", "again")))
+    resumed = ("--run", str(tmp_path / "on"), "--ckpt_path", str(checkpoints / "last.ckpt"))
+    run(["fit", *saved, *resumed, "--trainer.max_epochs", "3"])
     assert pd.read_csv(tmp_path / "on/metrics.csv")["train/loss"].count() == 1
 
 
