@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
     The outputs are kept in ``outputs/<key>.pt`` of the teacher's run folder, the key a hash of the teacher's weights,
     of the clips and of how they are augmented, so every student of this teacher shares them and a changed clip or
     teacher is never mistaken for the old one. Process 0 reads or computes them and sends them to the others. Where the
-    folder cannot be written to, such as one that is shared for reading, every student computes them anew.
+    folder cannot be written to, such as one that is shared for reading or on a full disk, every student computes them
+    anew; a kept file that cannot be read is computed and written again.
 
     Raises:
         InputError: If there is no such checkpoint or it is no teacher's, the data hold no clips, or they hide labels
@@ -47,9 +49,10 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
     kept = Path(checkpoint).resolve().parent.parent / "outputs" / f"{key}.pt"
     outputs: dict[str, Any] = {}
     if trainer.is_global_zero:
-        if kept.is_file():
-            outputs = torch.load(kept, weights_only=True)
-        else:
+        outputs, reason = _kept(kept)
+        if reason:
+            trainer.print(f"{kept}: cannot be read, so the teacher's outputs are computed again: {reason}")
+        if not outputs:
             outputs = _compute(checkpoint, data.clips(device), data.tvus.manifest["case_id"], device)
             if reason := _keep(outputs, kept):
                 trainer.print(f"{kept.parent}: the teacher's outputs are not kept for other students: {reason}")
@@ -125,13 +128,32 @@ def _compute(
     return {name: torch.cat(parts).cpu() for name, parts in outputs.items()} | {"case_ids": names}
 
 
+def _kept(file: Path) -> tuple[dict[str, Any], str | None]:
+    """Returns the outputs that a file keeps, none where there is no such file, and why it cannot be read, if so."""
+    if not file.is_file():
+        return {}, None
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True), None
+    except Exception as error:  # torch.load answers a damaged file with almost any
+        return {}, _reason(error)
+
+
 def _keep(outputs: dict[str, Any], file: Path) -> str | None:
     """Writes the outputs in one step; returns why that could not be, if so."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(exist_ok=True)
-        torch.save(outputs, temporary)
+        with temporary.open("wb") as handle:  # which tells what torch.save would not, to which any failure is the same
+            torch.save(outputs, handle)
         temporary.replace(file)
-    except OSError as error:
-        return error.strerror
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            temporary.unlink()
+        return _reason(error)
     return None
+
+
+def _reason(error: Exception) -> str:
+    """Returns in one line why a file cannot be read or written."""
+    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return told.splitlines()[0]

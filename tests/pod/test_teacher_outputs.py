@@ -1,5 +1,6 @@
 """What the teacher says of the clips: computed once, kept, and of training clips alone."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,19 +32,31 @@ def test_the_teachers_outputs_are_computed_once_and_right(pipeline: Path, option
     assert [file.stat().st_mtime_ns for file in kept.parent.iterdir()] == [written], "a second student must reuse them"
 
 
-def test_outputs_that_cannot_be_kept_are_used_all_the_same(
+def test_outputs_that_cannot_be_kept_or_read_are_computed_all_the_same(
     pipeline: Path, options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(pipeline / "teacher", tmp_path / "teacher", ignore=shutil.ignore_patterns("outputs"))
-    (tmp_path / "teacher/outputs").write_text("no folder, as in one that is shared for reading\n")
+    (right,) = (pipeline / "teacher/outputs").glob("*.pt")
+    teachers = {name: tmp_path / name / "outputs" for name in ("shared", "full", "damaged")}
+    for outputs in teachers.values():
+        shutil.copytree(pipeline / "teacher", outputs.parent, ignore=shutil.ignore_patterns("outputs"))
+    teachers["shared"].write_text("no folder, as in one that is shared for reading\n")
+    teachers["full"].mkdir()
+    (teachers["full"] / f".{right.name}.{os.getpid()}").symlink_to("/dev/full")  # where a file is first written
+    teachers["damaged"].mkdir()
+    (teachers["damaged"] / right.name).write_bytes(right.read_bytes()[: right.stat().st_size // 2])
     losses = []
-    for teacher in (pipeline / "teacher", tmp_path / "teacher"):
+    for teacher in (pipeline / "teacher", *(outputs.parent for outputs in teachers.values())):
         upstream = ("--model.init_args.teacher", str(teacher / "checkpoints/best.ckpt"))
         folder = tmp_path / "students" / str(len(losses))
         run(["fit", *options("student", folder, *upstream), "--profile.student_epochs", "2"])
         losses.append(pd.read_csv(folder / "metrics.csv")["train/loss"].dropna().tolist())
-    assert "outputs are not kept for other students: File exists" in capsys.readouterr().out
-    assert losses[0] == losses[1] != []
+    told = capsys.readouterr().out
+    for outputs, reason in ((teachers["shared"], "File exists"), (teachers["full"], "No space left on device")):
+        assert f"{outputs}: the teacher's outputs are not kept for other students: {reason}\n" in told
+    assert f"{teachers['damaged'] / right.name}: cannot be read, so the teacher's outputs are computed again: " in told
+    assert losses[0] == losses[1] == losses[2] == losses[3] != []
+    assert not list(teachers["full"].iterdir())
+    assert torch.load(*teachers["damaged"].iterdir(), weights_only=True).keys() == torch.load(right).keys()
 
 
 def test_outputs_on_augmented_copies_are_kept_apart(pipeline: Path, options: Options, tmp_path: Path) -> None:
