@@ -190,6 +190,47 @@ def test_the_mean_teacher_is_a_moving_average_of_the_student():
     assert not list(transfer.parameters()), "the average is not trained"
 
 
+def test_no_gradient_flows_through_the_average_of_the_student():
+    torch.manual_seed(0)
+    network, volumes = nn.Sequential(nn.Linear(3, 1)), torch.randn(5, 3)
+    transfer = MeanTeacher(decay=0.5, ramp_steps=1, noise=0.0)
+    transfer.attach(network)
+    transfer.steps = 1  # the ramp is over
+    with torch.no_grad():
+        before = network[0].weight.clone()
+        network[0].weight.add_(1.0)
+    logits = network(volumes).squeeze(-1)
+    logits.retain_grad()
+    n = len(volumes)
+    student = StudentBatch(logits, volumes, torch.full((n,), NAN), torch.zeros(n, 0), torch.arange(n), volumes)
+    transfer(student, None).backward()
+    p = logits.detach().sigmoid()
+    q = (volumes @ (before + 0.5).T + network[0].bias.detach()).squeeze(-1).sigmoid()
+    pull = 2 * (p - q) * p * (1 - p) / n
+    torch.testing.assert_close(logits.grad, pull)
+    torch.testing.assert_close(network[0].weight.grad, pull[None] @ volumes)
+
+
+def test_the_noise_of_the_average_has_the_deviation_that_was_asked_for():
+    """Of small noise e on a logit of 0 a probability changes by e / 4."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(1, 1, bias=False))
+    nn.init.ones_(network[0].weight)
+    losses = {}
+    for noise in (0.0, 0.1):
+        transfer = MeanTeacher(ramp_steps=1, noise=noise)
+        transfer.attach(network)
+        n = 20000
+        nothing = torch.zeros(n, 1)
+        student = StudentBatch(
+            torch.zeros(n), nothing, torch.full((n,), NAN), torch.zeros(n, 0), torch.arange(n), nothing
+        )
+        losses[noise] = [transfer(student, None).item() for _ in range(3)][1:]
+    assert losses[0.0] == [0.0, 0.0]
+    assert losses[0.1] == pytest.approx([0.1**2 / 16] * 2, rel=0.05)
+    assert losses[0.1][0] != losses[0.1][1], "drawn anew in every batch"
+
+
 def test_a_mean_teacher_that_is_resumed_goes_on_where_it_was():
     torch.manual_seed(0)
     first, volumes = nn.Sequential(nn.Linear(3, 1)), torch.randn(5, 3)

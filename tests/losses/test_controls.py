@@ -24,6 +24,11 @@ def test_gaussian_outputs_have_the_moments_that_were_asked_for_and_repeat(make_b
         logits = bank.logits[clips.labelled(label)]
         assert logits.mean().item() == pytest.approx(mean, abs=0.04)
         assert logits.std().item() == pytest.approx(0.7, abs=0.03)
+        features = bank.features[clips.labelled(label)]
+        assert features.std(0).tolist() == pytest.approx([1.0, 1.0], abs=0.03)
+        assert torch.corrcoef(torch.cat([features, logits[:, None]], 1).T).triu(1).abs().max() < 0.05
+    centres = [bank.features[clips.labelled(label)].mean(0) for label in (0, 1)]
+    assert (centres[1] - centres[0]).abs().min() > 0.1
     assert torch.equal(InventedOutputs(1.5, 0.7, seed=3)(clips).logits, bank.logits)
     assert not torch.equal(InventedOutputs(1.5, 0.7, seed=4)(clips).logits, bank.logits)
 

@@ -68,6 +68,14 @@ def test_mmd_draws_points_to_a_sample_that_is_one_point_many_times():
     assert same.grad.isfinite().all()
 
 
+def test_equal_points_far_from_the_origin_are_not_apart():
+    """By a dot product their distances would be rounding errors, of which the bandwidth would be the median."""
+    x, same = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 1.0]]), torch.zeros(40, 2)
+    away = 4096.5  # its square has more digits than a float32, and the differences have not
+    assert mmd(x + away, same + away).item() == mmd(x, same).item() > 0.1
+    assert mmd(same + away, same + away).item() == pytest.approx(0, abs=1e-6)
+
+
 def test_moment_distance_compares_means_and_covariances(samples):
     x, y = samples
     mean, covariance = y.mean(0), y.T.cov()

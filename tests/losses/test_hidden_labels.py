@@ -84,6 +84,23 @@ def test_with_every_label_known_it_is_the_model_of_the_labels(cohorts):
     assert torch.equal(order.targets, labels.targets)
 
 
+def test_an_order_that_tells_nothing_leaves_the_model_of_the_labels_whatever_its_penalty(cohorts):
+    """Where all outputs are equal, a hidden label is what the model says of it, and so draws that nowhere."""
+    bank, cohort, _ = cohorts
+    known = torch.arange(len(bank.labels)) < 12
+    hidden = replace(bank, labels=bank.labels.where(known, torch.nan), logits=torch.zeros_like(bank.logits))
+    order, labels, weak = (
+        CovariateTargets("labels-and-order", penalty=20.0),
+        CovariateTargets("tvus-labels", penalty=20.0),
+        CovariateTargets("tvus-labels", penalty=1.0),
+    )
+    order.prepare(cohort, hidden)
+    labels.prepare(cohort, bank.rows(known))
+    weak.prepare(cohort, bank.rows(known))
+    torch.testing.assert_close(order.log_odds, labels.log_odds, atol=1e-3, rtol=0)
+    assert (labels.log_odds - weak.log_odds).abs().mean() > 0.3
+
+
 def test_a_clip_without_covariates_tells_nothing_and_one_label_is_not_enough(cohorts):
     bank, cohort, _ = cohorts
     hidden = torch.arange(len(bank.labels)) % 3 > 0

@@ -17,6 +17,18 @@ def test_the_banks_features_are_standardised_and_those_that_do_not_vary_are_0(ma
     torch.testing.assert_close(mapped.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0, 0.0]), atol=1e-5, rtol=1e-5)
 
 
+def test_a_feature_that_changes_by_rounding_alone_is_centred_only(make_bank):
+    features = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    features[:, 1] = 100 + 1e-3 * features[:, 1]  # little, but more than rounding
+    features[:, 2] = 0.1
+    features[::2, 2] = torch.tensor(0.1).nextafter(torch.tensor(1.0))
+    space = TeacherSpace(3, 3)
+    space.prepare(make_bank([0.0, 1.0] * 10, features=features))
+    assert space.scale[2] == 1
+    assert space.standardised(features)[:, 2].abs().max() < 1e-6
+    torch.testing.assert_close(space.scale[:2], features[:, :2].double().std(0, correction=0).float())
+
+
 def test_students_features_are_projected_in_float32_under_autocast():
     space = TeacherSpace(3, 4)
     features = torch.randn(5, 3, dtype=torch.bfloat16)

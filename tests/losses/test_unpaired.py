@@ -25,6 +25,14 @@ def test_a_bad_bank_is_refused(logits, labels, ids, words):
         TeacherBank(outputs, torch.tensor(labels), ids, outputs[:, None], no_covariates(n), patients, recorded)
 
 
+@pytest.mark.parametrize("value", [NAN, float("inf")])
+def test_features_that_are_not_finite_are_refused(value, make_bank):
+    features = torch.zeros(3, 4)
+    features[1, 2] = value
+    with pytest.raises(InputError, match=r"^the teacher's output on clip1 is not finite: train the teacher again$"):
+        make_bank([1.0, 0.0, 1.0], features=features)
+
+
 def test_labelled_clips_are_found_by_their_label(make_bank):
     clips = make_bank([1.0, NAN, 0.0, 1.0])
     assert clips.labelled(1).tolist() == [0, 3]
