@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, logit
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from torch.testing import assert_close
 
 from data_modules.errors import InputError
 from poddistill.losses.covariate_likelihood import CovariateLikelihood
 from poddistill.losses.covariates import CovariateTargets, fit_logistic
+from poddistill.losses.labels import WeightedBCE
 
 NAN = float("nan")
 
@@ -73,6 +75,38 @@ def test_a_student_who_learns_from_covariates_alone_says_the_probability_of_the_
     )
     assert slope(likelihood) == pytest.approx(2.0, abs=0.5)
     assert slope(targets) < 1.0
+
+
+@pytest.mark.parametrize("pos_weight", [None, "balanced"])
+def test_weights_of_the_classes_shift_what_exact_evidence_and_labels_teach_and_keep_its_order(pos_weight, make_student):
+    """Of volumes with a probability r of obliteration, where one in four is obliterated and e is N(+-1/2, 1)."""
+    spread = norm.ppf((np.arange(400) + 0.5) / 400)
+    likelihood, labels = CovariateLikelihood("mri-labels"), WeightedBCE(pos_weight)
+    likelihood.evidence = torch.tensor(np.concatenate([spread - 0.5, spread + 0.5]), dtype=torch.float32)
+    labels.prepare(torch.tensor([0.0, 0.0, 0.0, 1.0]))
+
+    def best(r, weight):
+        def slope(s):
+            student, parts = torch.tensor(s, requires_grad=True), []
+            for y, share in ((0, 1 - r), (1, r)):
+                evidence = unlabelled_batch(make_student, student.expand(400), start=400 * y)
+                label = labels(student.expand(1), torch.tensor([float(y)]))
+                parts.append(share * (weight * likelihood(evidence, None) + (1 - weight) * label))
+            return torch.autograd.grad(sum(parts), student)[0].item()
+
+        return brentq(slope, -10.0, 10.0, xtol=1e-4)
+
+    r = [0.05, 0.25, 0.5, 0.75, 0.95]
+    truth = logit(r)
+    alone, together, last = (np.array([best(each, weight) for each in r]) for weight in (0.999, 0.7, 0.0))
+    assert alone == pytest.approx(truth, abs=0.05)
+    most = 0.0 if pos_weight is None else np.log(3)
+    assert last == pytest.approx(truth + most, abs=0.01)
+    if pos_weight is None:
+        assert together == pytest.approx(truth, abs=0.01)
+    else:
+        assert (together - truth > 0.7).all() and (together - truth < 1.05).all()
+    assert (np.diff(together) > 0).all()
 
 
 def test_evidence_does_not_depend_on_how_frequent_the_disease_is_among_the_clips(cohorts, make_bank, draw_patients):
