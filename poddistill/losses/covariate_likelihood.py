@@ -21,9 +21,10 @@ class CovariateLikelihood(Transfer):
     with s_i the student's logit and e_i = log p(x_i | y = 1) / p(x_i | y = 0), what covariates tell for obliteration.
     e_i = logit(q_i) - logit(pi), with q_i the soft label that `CovariateTargets` would give, by the same model of the
     clips, and pi the mean of what that is fitted on. So e does not depend on how frequent obliteration is in either
-    cohort, and where e is exact, the loss is least at the s whose sigmoid is P(y = 1 | v), in the student's own cohort.
-    Fitted to a teacher's outputs, q is m_0 + (m_1 - m_0) P(y = 1 | x), m_y the mean output on label y, and e is
-    nearer 0 than the ratio; fitted to labels, or to labels and the order of the outputs, it is the ratio.
+    cohort, if covariates are distributed alike given the label in both; and where e is exact, the expected loss is
+    least at the s whose sigmoid is P(y = 1 | v) in the student's own cohort. Fitted to a teacher's outputs, q is m_0 +
+    (m_1 - m_0) P(y = 1 | x), m_y the mean output on label y, and e is nearer 0 than the ratio; fitted to labels, or to
+    labels and the order of the outputs, it is the ratio.
 
     The gradient by s_i is sigmoid(s_i) - sigmoid(s_i + e_i): that of the cross-entropy against what student and
     covariates say together, the E-step of an expectation maximisation (Dempster, Laird and Rubin, 1977). As long as
@@ -33,10 +34,10 @@ class CovariateLikelihood(Transfer):
     given the label is what co-training builds on (Blum and Mitchell, COLT 1998). Their use for what ultrasound tells
     of covariates is ours.
 
-    Beside a loss of labels whose classes are balanced, s is not that of P(y = 1 | v): balanced labels alone add
-    logit(1 - p) to it, p being the part of the labelled volumes that is obliterated, and together with this loss s is
-    shifted by less than that, the less the more covariates tell. It still rises with P(y = 1 | v), so a shift changes
-    probabilities, as in the Brier score and the calibration error, and no ranking.
+    Beside a loss of labels whose classes are balanced, sigmoid(s) is not P(y = 1 | v). Balanced labels alone add
+    logit(1 - p) to its logit, p being the part of the labelled volumes that is obliterated; both losses together shift
+    it by less, the less the more covariates tell. In that limit s still rises with P(y = 1 | v): probabilities are
+    changed, and with them the Brier score and the calibration error, but no ranking.
 
     Covariates that the volume shows, such as an endometrioma, break the assumption: the student then learns to see
     those.
