@@ -20,6 +20,17 @@ NUMBERS  ?= 20 40 80 160 320
 NOISE    ?=
 REGIME   ?=
 
+# What would be misread is told before anything runs.
+VARIABLES := PYTHON PROFILE COHORT RUNS SEED FOLD SEEDS FIRST FOLDS DEVICES NODES STRATEGY JOBS ARGS LAUNCH PUBLISH LABELS NUMBERS NOISE \
+  REGIME REPLICATE SIMULATE_ARGS PREVALENCE COVARIATES ARMS STAGE SBATCH_ARGS BENCHMARKS OMP_NUM_THREADS
+UNKNOWN := $(filter-out $(VARIABLES) MAKEFLAGS MAKEOVERRIDES -%,$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name))))
+$(if $(UNKNOWN),$(error $(firstword $(UNKNOWN)) is no variable of this Makefile; it has $(VARIABLES)))
+$(foreach name,COHORT RUNS,$(if $(word 2,$($(name))),$(error $(name)=$($(name)): make cannot handle a path with blanks; rename the folder or link to it)))
+$(if $(wildcard experiments/pod/$(PROFILE).yaml),,$(error PROFILE=$(PROFILE): there is no experiments/pod/$(PROFILE).yaml; give demo, study, paper or a profile of your own there))
+NO_NUMBER := $(shell for pair in $(foreach name,SEED FOLD SEEDS FIRST FOLDS NODES JOBS,'$(name)=$($(name))'); do \
+  case "$${pair#*=}" in (''|*[!0-9]*) echo "$$pair"; break;; esac; done)
+$(if $(NO_NUMBER),$(error $(NO_NUMBER): give a whole number))
+
 BIN := .venv/bin
 POD := $(BIN)/poddistill
 # LABELS and NOISE train the students otherwise, on the same cohort, MAE and teachers; REGIME names a cohort of its own.
@@ -33,6 +44,7 @@ SETUP := .venv/.installed
 # The cohorts of the profiles demo and study are simulated, and so is one of its own for each replicate of a study, whose
 # number is its seed. Every other cohort is the user's, made with `poddistill ingest`.
 SIMULATED_PROFILES := demo study
+KNOWN_KEY := simulated patients need no secret
 SIMULATED := cohorts/$(COMMON)$(REPLICATE:%=-replicates/%)
 ifneq ($(filter $(SIMULATED_PROFILES),$(PROFILE)),)
 COHORT ?= $(SIMULATED)
@@ -105,7 +117,7 @@ $(SIMULATED)-hospital/mri/labels.csv: | $(SETUP)
 	$(POD) simulate --out $(SIMULATED)-hospital --seed $(or $(REPLICATE),1) $(SIMULATE_ARGS)
 
 $(SIMULATED)/mri.csv: $(SIMULATED)-hospital/mri/labels.csv
-	@echo "simulated patients need no secret" > $(SIMULATED).key  # a fixed key: the same folds on every machine
+	@echo '$(KNOWN_KEY)' > $(SIMULATED).key  # a fixed key: the same folds on every machine
 	$(POD) ingest mri $(SIMULATED)-hospital/mri --out $(SIMULATED) --shape 16 48 48 --spacing 4 2 2 --remove_missing
 	@touch $@  # an ingest that changes nothing leaves its time
 
@@ -187,6 +199,7 @@ NAMED    := $(foreach goal,$(MAKECMDGOALS) $(STAGE),$(if $(wildcard $(firstword 
 ALL_ARMS := $(filter-out student-ensemble student-prevalence covariates covariates--own,$(sort $(ARMS) $(NAMED) $(TEACHERS) $(BASELINES) $(MEMBERS) joint-student))
 $(foreach arm,$(ALL_ARMS),$(foreach file,$(call CONFIGS,$(arm)),$(if $(wildcard $(file)),,$(error ARMS names $(arm), but there is no $(file)))))
 $(foreach arm,$(filter %--compute,$(ALL_ARMS)),$(if $(shell grep -s unlabelled_batch_size $(firstword $(call CONFIGS,$(arm)))),,$(error $(arm) would pass more volumes than its arm, which has none without a label in a batch: leave it out)))
+$(foreach arm,$(ALL_ARMS),$(if $(call BASE,$(arm)),,$(error $(arm): the name of an arm begins with its stage, such as student-$(arm); rename its file)))
 $(foreach arm,$(ALL_ARMS),$(eval $(call arm_rule,$(arm))))
 
 student-ensemble: $(RUN)/student-ensemble/predictions.csv ## an arm: the mean of five trainings of student-mae
@@ -201,6 +214,10 @@ $(RUN)/student-prevalence/predictions.csv: $(RUN)/student-mae/predictions_all.cs
 RESTING_ON_COVARIATES := $(firstword $(filter covariates covariates--own student student--%,$(filter-out student--compute,$(MAKECMDGOALS) $(STAGE) $(ARMS))))
 $(if $(RESTING_ON_COVARIATES),$(if $(strip $(COVARIATES)),,$(error $(RESTING_ON_COVARIATES) needs columns of both manifests: COVARIATES=age,pain)))
 COMMA := ,
+# Else the student would say so when all that it builds on is trained.
+NO_COLUMN := $(if $(RESTING_ON_COVARIATES),$(shell for file in $(wildcard $(MANIFESTS)); do for name in $(subst $(COMMA), ,$(COVARIATES)); do \
+  if [ -s $$file ] && ! head -n 1 $$file | tr -d '\r' | tr ',' '\n' | grep -qxF "$$name"; then echo "$$file has no column $$name"; exit; fi; done; done))
+$(if $(NO_COLUMN),$(error $(RESTING_ON_COVARIATES) rests on COVARIATES=$(COVARIATES), but $(NO_COLUMN): name columns of both manifests))
 # $(call IN_ARGS,<key>): the value that ARGS gives to a key of the profile, if any.
 IN_ARGS = $(patsubst --profile.$(1)=%,%,$(lastword $(filter --profile.$(1)=%,$(subst --profile.$(1) ,--profile.$(1)=,$(ARGS)))))
 N_LABELLED := $(or $(LABELS),$(call IN_ARGS,n_labelled),$(call PROFILE_VALUE,n_labelled))
@@ -279,7 +296,7 @@ slurm: $(SETUP) ## submits a stage to SLURM: make slurm STAGE=mae NODES=2 DEVICE
 	@test -n "$(STAGE)" || { echo "error: STAGE is not set: make slurm STAGE=mae" >&2; exit 1; }
 	@mkdir -p $(RUN)
 	sbatch --job-name=$(STAGE) --nodes=$(NODES) --ntasks-per-node=$(DEVICES) --output=$(RUN)/slurm-$(STAGE)-%j.log $(SBATCH_ARGS) \
-	  experiments/slurm/stage.sbatch $(STAGE) PROFILE=$(PROFILE) COHORT=$(COHORT) RUNS=$(RUNS) SEED=$(SEED) FOLD=$(FOLD) DEVICES=$(DEVICES) NODES=$(NODES) STRATEGY=$(STRATEGY) "ARGS=$(ARGS)"
+	  experiments/slurm/stage.sbatch $(STAGE) PROFILE=$(PROFILE) COHORT=$(COHORT) RUNS=$(RUNS) SEED=$(SEED) FOLD=$(FOLD) DEVICES=$(DEVICES) NODES=$(NODES) STRATEGY=$(STRATEGY) 'ARGS=$(subst ','\'',$(ARGS))'
 
 bench: $(SETUP) ## every benchmark of speed, with the libraries that they compare with (hours, on an otherwise idle machine)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
@@ -287,7 +304,10 @@ bench: $(SETUP) ## every benchmark of speed, with the libraries that they compar
 
 EMPTY :=
 clean: ## removes the simulated cohorts of demo and study, and their runs; .venv stays
-	rm -rf cohorts/.*.partial-* $(foreach profile,$(SIMULATED_PROFILES),cohorts/$(profile) cohorts/$(profile)-hospital cohorts/$(profile).key cohorts/$(profile)-replicates $(RUNS)/replicates/$(profile))
+	rm -rf cohorts/.*.partial-* $(foreach profile,$(SIMULATED_PROFILES),cohorts/$(profile)-replicates $(RUNS)/replicates/$(profile))
+	@for cohort in $(SIMULATED_PROFILES:%=cohorts/%); do \
+	  if [ -e $$cohort ] && ! grep -qsxF '$(KNOWN_KEY)' $$cohort.key; then echo "$$cohort stays: its key is not that of simulated patients"; \
+	  else rm -rf $$cohort $$cohort-hospital $$cohort.key; fi; done
 	@for run in $(SIMULATED_PROFILES:%=$(RUNS)/%/*); do \
 	  other=$$(grep -hs '^cohort: ' $$run/*/config.yaml | grep -vxE 'cohort: cohorts/($(subst $(EMPTY) ,|,$(SIMULATED_PROFILES)))' | head -1); \
 	  if [ -n "$$other" ]; then echo "$$run stays: it holds runs of $${other#cohort: }"; else rm -rf $$run; fi; done

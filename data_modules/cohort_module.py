@@ -144,7 +144,8 @@ class CohortDataModule(pl.LightningDataModule):
         if not len(rows):
             raise InputError(
                 f"{self.cohort}: unlabelled_batch_size is {self.unlabelled_batch_size}, but no {self.modality} case is "
-                "left that is not trained on with its label; set it to 0 or lower n_labelled"
+                "left that is not trained on with its label: train an arm that learns from labels alone, such as "
+                "student-mae, or every arm with fewer labels (n_labelled, in a run folder of its own)"
             )
         beside = self._beside(rows, self.unlabelled_batch_size, len(loader), hide_labels=True)
         return CombinedLoader({"labelled": loader, "unlabelled": beside}, "min_size")

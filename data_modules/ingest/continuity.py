@@ -57,6 +57,21 @@ def check_stored_shape(out: Path, modality: Modality, public_set: str, parameter
             return
 
 
+def check_no_label_lost(out: Path, modality: Modality, public_set: str, label_file: Path) -> None:
+    """Checks, where no row of labels is given, that the set's listed cases have neither labels nor covariates.
+
+    Raises:
+        InputError: They have, and would lose them.
+    """
+    listed = read_rows(out, modality)
+    own = listed[listed["case_id"].map(set_of).eq(public_set)]
+    if own.drop(columns=["case_id", "patient_id", "path"]).notna().any(axis=None):
+        raise InputError(
+            f"{label_file}: gives no labels, and the {modality} cases of {out} would lose theirs; give the label CSV "
+            "again with --labels, or one of the same patients without labels to remove them"
+        )
+
+
 def check_nothing_lacks(
     source: Path,
     out: Path,

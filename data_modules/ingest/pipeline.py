@@ -15,7 +15,7 @@ from data_modules.errors import InputError
 from data_modules.ingest.cases import Case, is_stored, make_case, plan_cases, series_mark
 from data_modules.ingest.cluster import open_cluster
 from data_modules.ingest.concealing import identities_of_rows
-from data_modules.ingest.continuity import check_nothing_lacks, check_stored_shape, settle
+from data_modules.ingest.continuity import check_no_label_lost, check_nothing_lacks, check_stored_shape, settle
 from data_modules.ingest.discovery import find_mri, find_tvus, identities_of, list_files
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import Labels, check_given_folds, read_labels
@@ -172,6 +172,8 @@ def _ingest(
     check_dealing(out, folds, seed)
     parameters = settle(out, modality, public_set, given, DEFAULTS[modality])
     check_stored_shape(out, modality, public_set, parameters)
+    if not table.rows:
+        check_no_label_lost(out, modality, public_set, label_file)
     files, rejections = list_files(source, without=label_file)
     root, target = source.resolve(), out.resolve()
     with (

@@ -1,5 +1,6 @@
 """What make would do: the pipeline is files, so it builds what is missing and what depends on it, and nothing else."""
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -160,14 +161,21 @@ def test_clean_leaves_every_training_on_a_users_cohort(dry_run: DryRun, tmp_path
     for folder, cohort in zip(runs.values(), ("cohorts/demo", "cohorts/hospital", "cohorts/study"), strict=True):
         (folder / "mae").mkdir(parents=True)
         (folder / "mae/config.yaml").write_text(f"cohort: {cohort}\n")
-    (tmp_path / "cohorts/demo").mkdir(parents=True)
-    (tmp_path / "cohorts/hospital").mkdir()
+    for name, key in (
+        ("demo", "simulated patients need no secret\n"),
+        ("hospital", "secret"),
+        ("study", "secret, too"),
+    ):
+        (tmp_path / "cohorts" / name).mkdir(parents=True)
+        (tmp_path / "cohorts" / f"{name}.key").write_text(key)
     shutil.copytree(ROOT / "experiments/pod", tmp_path / "experiments/pod")
     command = ["make", "--no-print-directory", "-f", str(ROOT / "Makefile"), "clean"]
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "runs/demo/seed1-fold0 stays: it holds runs of cohorts/hospital" in told
     assert [name for name, folder in runs.items() if folder.exists()] == ["demo/seed1-fold0"]
-    assert [folder.name for folder in (tmp_path / "cohorts").iterdir()] == ["hospital"]
+    assert "cohorts/study stays: its key is not that of simulated patients" in told
+    kept = {path.name for path in (tmp_path / "cohorts").iterdir()}
+    assert kept == {"hospital", "hospital.key", "study", "study.key"}
 
 
 def test_a_missing_cohort_is_told(tmp_path: Path) -> None:
@@ -189,6 +197,49 @@ def test_runs_of_another_cohort_are_not_taken_for_those_of_this_one(finished: Pa
     fewer = subprocess.run([*command, "LABELS=20"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert fewer.returncode != 0
     assert f"{finished}/runs/demo/seed0-fold0 holds runs of COHORT={finished}/cohort" in fewer.stderr
+
+
+@pytest.mark.parametrize(
+    ("goal", "wrong", "told"),
+    [
+        ("pipeline", "COVARIATE=age,pain", "COVARIATE is no variable of this Makefile; it has PYTHON PROFILE COHORT"),
+        ("pipeline", "PROFIL=paper", "PROFIL is no variable of this Makefile"),
+        ("pipeline", "PROFILE=papre", "PROFILE=papre: there is no experiments/pod/papre.yaml; give demo, study, paper"),
+        ("study", "SEEDS=five", "SEEDS=five: give a whole number"),
+        ("pipeline", "FOLD=-1", "FOLD=-1: give a whole number"),
+        ("pipeline", "COHORT=my cohort", "COHORT=my cohort: make cannot handle a path with blanks"),
+    ],
+)
+def test_variables_that_would_be_misread_are_told(goal: str, wrong: str, told: str) -> None:
+    done = subprocess.run(["make", "--dry-run", goal, wrong], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_column_that_is_not_there_is_told_before_anything_is_trained(cohort: Path, tmp_path: Path) -> None:
+    for modality in ("mri", "tvus"):
+        (cohort / f"{modality}.csv").write_text("case_id,patient_id,path,label,fold,age,pain\n")
+    (cohort / "tvus.csv").write_text("case_id,patient_id,path,label,fold,age\n")
+    command = ["make", "--dry-run", "pipeline", f"COHORT={cohort}", f"RUNS={tmp_path}/runs"]
+    done = subprocess.run([*command, "COVARIATES=age, pain"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"{cohort}/tvus.csv has no column pain: name columns of both manifests" in done.stderr
+    subprocess.run([*command, "COVARIATES=age"], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_options_reach_a_job_as_they_are(dry_run: DryRun, cohort: Path, tmp_path: Path) -> None:
+    options = """--profile.covariates "[age, pain]" --method 'x y'"""
+    plan = dry_run("slurm", "STAGE=student", f"COHORT={cohort}", f"RUNS={tmp_path}", f"ARGS={options}")
+    assert shlex.split(plan)[-1] == f"ARGS={options}"
+
+
+def test_an_arm_is_named_after_its_stage(cohort: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "experiments/pod", tmp_path / "experiments/pod")
+    (tmp_path / "experiments/pod/arms/mine.yaml").touch()
+    command = ["make", "--dry-run", "-f", str(ROOT / "Makefile"), "mine", f"COHORT={cohort}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "mine: the name of an arm begins with its stage, such as student-mine; rename its file" in done.stderr
 
 
 def test_an_arm_can_be_asked_for_by_its_name_alone(dry_run: DryRun, cohort: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import nibabel as nib
@@ -258,6 +259,21 @@ def test_without_labels_all_cases_are_unlabelled(hospital: Path, tmp_path: Path)
     summary = ingest_mri(hospital / "mri", tmp_path / "cohort", shape=SHAPE, spacing=SPACING, workers=1)
     assert summary.labelled == 0
     assert read_manifest(tmp_path / "cohort", "mri")["fold"].isna().all()
+
+
+def test_labels_are_not_lost_by_forgetting_them(hospital: Path, tmp_path: Path) -> None:
+    given = (hospital / "mri" / "labels.csv").rename(hospital / "mri" / "mine.csv")
+    options: dict[str, Any] = {"shape": SHAPE, "spacing": SPACING, "workers": 1}
+    ingest_mri(hospital / "mri", tmp_path / "cohort", labels=given, **options)
+    before = (tmp_path / "cohort" / "mri.csv").read_bytes()
+    with pytest.raises(
+        InputError, match=r"labels\.csv: gives no labels, and the mri cases of .*cohort would lose theirs"
+    ):
+        ingest_mri(hospital / "mri", tmp_path / "cohort", **options)
+    assert (tmp_path / "cohort" / "mri.csv").read_bytes() == before
+    rows = [line.split(",") for line in given.read_text().splitlines()[1:]]
+    given.write_text("\n".join(["patient_id,label,path", *(f"{row[0]},,{row[2]}" for row in rows)]))
+    assert ingest_mri(hospital / "mri", tmp_path / "cohort", labels=given, **options).labelled == 0
 
 
 @pytest.mark.parametrize(
