@@ -72,7 +72,8 @@ METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 # A run folder is not named by its cohort, and what is there already would be taken for the other cohort's.
-OTHER := $(if $(filter-out help setup test lint bench clean,$(MAKECMDGOALS)),$(shell awk -v cohort='$(COHORT)' \
+OF_A_COHORT := $(filter-out help setup test lint bench clean,$(MAKECMDGOALS))
+OTHER := $(if $(OF_A_COHORT),$(shell awk -v cohort='$(COHORT)' \
   '/^cohort: / && substr($$0, 9) != cohort { sub("/[^/]*/config.yaml$$", "", FILENAME); print FILENAME, substr($$0, 9); exit }' \
   $(wildcard $(patsubst %,%/*/config.yaml,$(sort $(RUN) $(UPRUN)))) /dev/null))
 $(if $(OTHER),$(error $(firstword $(OTHER)) holds runs of COHORT=$(lastword $(OTHER)): name that one, or give $(or $(COHORT),another cohort) a RUNS= of its own))
@@ -215,7 +216,7 @@ RESTING_ON_COVARIATES := $(firstword $(filter covariates covariates--own student
 $(if $(RESTING_ON_COVARIATES),$(if $(strip $(COVARIATES)),,$(error $(RESTING_ON_COVARIATES) needs columns of both manifests: COVARIATES=age,pain)))
 COMMA := ,
 # Else the student would say so when all that it builds on is trained.
-NO_COLUMN := $(if $(RESTING_ON_COVARIATES),$(shell for file in $(wildcard $(MANIFESTS)); do for name in $(subst $(COMMA), ,$(COVARIATES)); do \
+NO_COLUMN := $(if $(and $(OF_A_COHORT),$(RESTING_ON_COVARIATES)),$(shell for file in $(wildcard $(MANIFESTS)); do for name in $(subst $(COMMA), ,$(COVARIATES)); do \
   if [ -s $$file ] && ! head -n 1 $$file | tr -d '\r' | tr ',' '\n' | grep -qxF "$$name"; then echo "$$file has no column $$name"; exit; fi; done; done))
 $(if $(NO_COLUMN),$(error $(RESTING_ON_COVARIATES) rests on COVARIATES=$(COVARIATES), but $(NO_COLUMN): name columns of both manifests))
 # $(call IN_ARGS,<key>): the value that ARGS gives to a key of the profile, if any.
