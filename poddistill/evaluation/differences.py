@@ -79,6 +79,7 @@ def paired_differences(
         shared, note = shared_runs(a, b)
         notes += note
         if shared:
+            notes += _other_labels(a, b, shared)
             estimate, row = _difference(a, b, shared, margin)
             estimates.append(estimate)
             rows.append(row)
@@ -133,6 +134,20 @@ def shared_runs(a: Method, b: Method) -> tuple[Pairs, list[str]]:
             "nothing of other trainings."
         )
     return shared, notes
+
+
+def _other_labels(a: Method, b: Method, shared: Pairs) -> list[str]:
+    """A sentence where two methods were trained with other labels, by the records of their runs."""
+    for mine, theirs in (pair for pairs in shared.values() for pair in pairs):
+        used = [mine.labels_used, theirs.labels_used]
+        for key in used[0].keys() & used[1].keys():
+            here, there = (labels[key].replace("null", "all") for labels in used)
+            if here != there:
+                return [
+                    f"{a.name} and {b.name} were not trained with the same labels ({key} {here} and {there} in "
+                    f"{mine.folder.parent}): their difference is of that, too."
+                ]
+    return []
 
 
 def _case_ids(method: Method, cohort: int) -> set[str]:

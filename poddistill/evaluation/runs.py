@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ class Run:
     def metrics(self) -> Path:
         """``metrics.csv``, the training history, which may be missing."""
         return self.folder / METRICS
+
+    @cached_property
+    def labels_used(self) -> dict[str, str]:
+        """``n_labelled`` and ``label_noise`` of the data that it was trained on; empty without a ``config.yaml``.
+
+        Of a student's they are those of the MRI, which its record names before the clips.
+        """
+        file = self.folder / "config.yaml"
+        data = file.read_text().partition("\ndata:\n")[2] if file.is_file() else ""
+        found = ((key, re.search(rf"^ +{key}: (.+)$", data, re.MULTILINE)) for key in ("n_labelled", "label_noise"))
+        return {key: match[1].strip("'\"") for key, match in found if match}
 
     @property
     def figures(self) -> list[Path]:

@@ -300,6 +300,25 @@ def test_an_unwritable_folder_is_one_line(write_run, tmp_path):
         compare([tmp_path / "runs"], tmp_path / "out", resamples=20)
 
 
+def test_other_numbers_of_labels_are_told(write_run, tmp_path):
+    """As of an arm that was trained later, with another option of the profile, into the same folder."""
+    config = (
+        "method: x\ndata:\n  init_args:\n    mri:\n      init_args:\n        n_labelled: {}\n        label_noise: 0.0\n"
+    )
+    config += "    tvus:\n      init_args:\n        n_labelled: null\nprofile:\n  n_labelled: 80\n"
+    for method, labels in (("student", "12"), ("student-mae", "null"), ("student-paper", "12"), ("student-kd", None)):
+        folder = write_run(method)
+        if labels:
+            (folder / "config.yaml").write_text(config.format(labels))
+    notes = compare([tmp_path / "runs"], tmp_path / "out", resamples=20).notes
+    told = [note for note in notes if "were not trained with the same labels" in note]
+    assert len(told) == 2, "student-paper has as many as student, and of student-kd nobody knows"
+    assert told[0].startswith(
+        "student and student-mae were not trained with the same labels (n_labelled 12 and all in "
+    )
+    assert told[1].startswith("student-mae and student-paper were not")
+
+
 def test_names_and_pictures_are_taken_as_they_are(write_run, tmp_path):
     """Brackets are no markup, and a link to a picture that is gone is no picture."""
     for name in ("x[v1]", "x[v2]"):
