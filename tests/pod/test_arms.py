@@ -230,7 +230,8 @@ def test_an_untrained_teacher_keeps_its_first_weights(runs: Path, options: Optio
 def test_a_transfer_that_meets_no_unlabelled_volume_is_told(runs: Path, options: Options, tmp_path: Path) -> None:
     files = ("--config", str(POD / "arms/student-covariates.yaml"), "--config", str(POD / "controls/own.yaml"))
     none = ("--data.init_args.mri.init_args.unlabelled_batch_size", "0", "--model.init_args.init_encoder", "null")
-    cli = build(options("student", tmp_path, *files, *none))
+    teacher = ("--model.init_args.teacher", str(runs / "teacher/checkpoints/best.ckpt"))
+    cli = build(options("student", tmp_path, *files, *none, *teacher))
     with pytest.raises(InputError, match=r"CovariateLikelihood learns from unlabelled volumes.*unlabelled_batch_size"):
         cli.trainer.fit(cli.model, cli.datamodule)
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -76,6 +77,7 @@ class Told(pl.LightningModule):
 
 class Cases(pl.LightningDataModule):
     trained_patients = frozenset({"a"})
+    image_form: ClassVar = {"shape": [1]}
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(torch.zeros(1, 1))
