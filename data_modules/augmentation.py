@@ -216,15 +216,24 @@ def _apply(image: Tensor, change: Change, out: Tensor) -> None:
         planes = planes[torch.arange(len(image), device=image.device)[:, None], change.order]
     if change.matrix is not None:
         grid = affine_grid(change.matrix, list(planes.shape), align_corners=False)  # (B, H, W, 2)
-        planes = grid_sample(planes, grid, padding_mode="border", align_corners=False)
-    out.copy_(planes.unsqueeze(1))
+        parts = _parts_for_threads(*planes.shape[:2]) if planes.device.type == "cpu" else 1
+        samples = planes.unflatten(1, (parts, -1)).flatten(0, 1)  # (B * parts, X / parts, H, W)
+        samples = grid_sample(samples, grid.repeat_interleave(parts, 0), padding_mode="border", align_corners=False)
+        planes = samples.view_as(planes)
+    changed = planes.unsqueeze(1)
     if change.gain is not None:
-        torch.lerp(out.mean(dim=(1, 2, 3, 4), keepdim=True), out, change.gain.view(each), out=out)
-    out.clamp_(0, 1)
+        changed = torch.lerp(changed.mean(dim=(1, 2, 3, 4), keepdim=True), changed, change.gain.view(each), out=out)
+    torch.clamp(changed, 0, 1, out=out)
     if change.exponent is not None:
         out.pow_(change.exponent.view(each))
     if change.deviation is not None and change.seed is not None:
         out.addcmul_(standard_normal(out.shape, change.seed, out.device), change.deviation.view(each)).clamp_(0, 1)
+
+
+def _parts_for_threads(samples: int, planes: int) -> int:
+    """Returns into how many equal parts to cut each sample's planes: torch's threads share samples, not planes."""
+    wanted = -(-torch.get_num_threads() // samples)  # rounded up
+    return math.gcd(planes, 1 << (wanted - 1).bit_length())
 
 
 def standard_normal(shape: torch.Size, seeds: Tensor, device: torch.device) -> Tensor:
@@ -248,7 +257,9 @@ def standard_normal(shape: torch.Size, seeds: Tensor, device: torch.device) -> T
     radius, angle = bits.view(torch.int16).float().chunk(2, dim=1)
     radius.add_(2**15 + 0.5).mul_(2**-16).log_().mul_(-2).sqrt_()
     angle.mul_(math.pi / 2**15)
-    normal = torch.stack([angle.cos(), angle.sin()], 1).mul_(radius.unsqueeze(1))  # (B, 2, .)
+    normal = radius.new_empty(len(radius), 2, radius.shape[1])
+    torch.mul(angle.cos(), radius, out=normal[:, 0])
+    torch.mul(angle.sin_(), radius, out=normal[:, 1])
     return normal.flatten(1)[:, :size].reshape(shape)
 
 

@@ -176,3 +176,14 @@ def test_noise_is_standard_normal_and_white() -> None:
 def test_a_wrong_magnitude_is_named(option: dict[str, float]) -> None:
     with pytest.raises(InputError, match=rf"augmentation\.{next(iter(option))}"):
         VolumeAugmentation(**option)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("shape", [(1, 1, 7, 12, 10), (1, 1, 8, 12, 10), (3, 1, 6, 12, 10)])
+def test_threads_change_nothing(monkeypatch, threads, shape):
+    """Planes of few samples are shared among the threads, in as many equal parts as there are."""
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    change = VolumeAugmentation().draw(image, torch.Generator().manual_seed(1))
+    expected = apply(image, change)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert torch.equal(apply(image, change), expected)
