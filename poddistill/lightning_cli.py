@@ -1,7 +1,5 @@
 """The Lightning CLI over all stages, imported only when a stage is run."""
 
-import difflib
-import itertools
 import logging
 import os
 import re
@@ -13,7 +11,6 @@ from typing import Any
 
 import torch
 import wandb
-import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from jsonargparse._namespace import NSKeyError
 from omegaconf import OmegaConf
@@ -31,6 +28,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from data_modules.errors import InputError, UsageError
 from data_modules.unpaired import UnpairedDataModule
+from poddistill.option_checks import check_profile, check_record, check_run_folder
 from poddistill.training.checkpoints import check_fit, read_checkpoint, refuse_trained_on
 from poddistill.training.memory import keep_freed_memory
 from poddistill.training.precision import fastest_precision
@@ -85,7 +83,7 @@ class StageCLI(LightningCLI):
         """
         if self.subcommand in ("validate", "test", "predict"):
             options = self.config[self.subcommand]
-            _check_record(options)
+            check_record(options)
             data, trainer = options.data, options.trainer
             if data.class_path == f"{UnpairedDataModule.__module__}.{UnpairedDataModule.__qualname__}":
                 data.init_args = Namespace(mri=data.init_args.mri)
@@ -213,8 +211,8 @@ def run(argv: Sequence[str]) -> None:
     """
     keep_freed_memory()
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    _check_profile(words)
-    _check_run_folder(words)
+    check_profile(words)
+    check_run_folder(words)
     try:
         _cli(argv, run=True)
     finally:
@@ -255,67 +253,6 @@ def _cli(argv: Sequence[str], run: bool) -> StageCLI:
     except Exception as error:
         # what a class says of its own options arrives wrapped by the parser that tried to instantiate it
         raise _cause(error) from error
-
-
-def _check_record(options: Namespace) -> None:
-    """Refuses to score another cohort or fold into a run's own folder.
-
-    Raises:
-        InputError: The folder holds the record of a run on another.
-    """
-    file = Path(options.run) / "config.yaml"
-    record = yaml.safe_load(file.read_text()) if file.is_file() else None
-    if not isinstance(record, dict) or not {"cohort", "fold"} <= record.keys():
-        return
-    cohorts = [Path(str(cohort)).resolve() for cohort in (record["cohort"], options.cohort)]
-    if record["fold"] != options.fold or (cohorts[0] != cohorts[1] and cohorts[0].exists()):
-        raise InputError(
-            f"--run {options.run}: holds a run on {record['cohort']}, fold {record['fold']}, whose predictions would "
-            f"be lost; give another --run for those on {options.cohort}, fold {options.fold}"
-        )
-
-
-def _check_run_folder(words: Sequence[str]) -> None:
-    """Refuses a ``--run`` that cannot be, which a logger would tell of in many lines.
-
-    Raises:
-        InputError: A file is in the way, or the folder above it belongs to somebody else.
-    """
-    for option, value in itertools.pairwise(words):
-        if option == "--run":
-            run = Path(value).absolute()
-            there = next(folder for folder in (run, *run.parents) if folder.exists())
-            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-                reason = "it cannot be written to" if there.is_dir() else "it is a file"
-                raise InputError(f"--run {value}: {there}: {reason}; give another --run")
-
-
-def _check_profile(words: Sequence[str]) -> None:
-    """Refuses a ``--profile.<key>`` that nothing would come of.
-
-    Raises:
-        UsageError: No configuration has such a key, or one is a run's own, where its value stands already.
-    """
-    named = [match[1] for word in words if (match := re.match(r"--profile\.(\w+)", word))]
-    files = [Path(value) for word, value in itertools.pairwise(words) if word in ("-c", "--config")]
-    known: set[str] = set()
-    for file in files if named else ():
-        try:
-            content = yaml.safe_load(file.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            return  # the parser says what is wrong with it
-        if isinstance(content, dict):
-            if "run" in content:
-                raise UsageError(
-                    f"--profile.{named[0]}: {file} is a run's record, in which the profile's values stand where "
-                    "they are used; set those, such as trainer.max_epochs, or give the files of profile and stage"
-                )
-            known |= set(content.get("profile") or {})
-    for key in named:
-        if known and key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            remedy = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}"
-            raise UsageError(f"--profile.{key}: the profile has no such key; {remedy}")
 
 
 def _with_unlabelled(unlabelled: Any, batch_size: Any, n_labelled: Any, epochs: Any, devices: Any, nodes: Any) -> int:
