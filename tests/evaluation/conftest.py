@@ -71,6 +71,18 @@ def write_mae(tmp_path: Path) -> WriteRun:
     return write
 
 
+@pytest.fixture
+def study(tmp_path: Path, write_run: WriteRun, write_mae: WriteRun) -> Path:
+    """Two seeds in each of two folds, of a teacher on other patients, a good and a poor student."""
+    for seed in range(2):
+        for fold in range(2):
+            write_mae(seed, fold)
+            write_run("teacher", seed, fold, cohort="tvus")
+            write_run("student-scratch", seed, fold, separation=0.2)
+            write_run("student", seed, fold, separation=2.5)
+    return tmp_path / "runs"
+
+
 def write_history(folder: Path, metrics: tuple[str, ...]) -> None:
     """Write a sparse metrics.csv: a row an epoch and a metric, 3 epochs."""
     rows = [{"step": 10 * epoch, "epoch": epoch, metric: 0.5 + 0.1 * epoch} for epoch in range(3) for metric in metrics]
