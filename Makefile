@@ -140,9 +140,11 @@ define fit
 	  resume="--ckpt_path $$last"; \
 	  for input in $^; do if [ $$input -nt $$last ]; then resume=; fi; done; \
 	  if [ -z "$$resume" ]; then \
-    if command -v flock > /dev/null && ! flock --nonblock $(1)/$(2)/.lock true; then echo "error: $(1)/$(2): another process is training into it; wait until it has finished" >&2; exit 1; fi; \
-    echo "$(2): its inputs changed, starting afresh"; rm -rf $(1)/$(2); \
-  fi; \
+	    if command -v flock > /dev/null && ! flock --nonblock $(1)/$(2)/.lock true; then \
+	      echo "error: $(1)/$(2): another process is training into it; wait until it has finished" >&2; exit 1; \
+	    fi; \
+	    echo "$(2): its inputs changed, starting afresh"; rm -rf $(1)/$(2); \
+	  fi; \
 	fi; \
 	$(LAUNCH) $(POD) fit --config experiments/pod/$(PROFILE).yaml --config experiments/pod/$(3).yaml \
 	  --run $(1)/$(2) --method $(2) --cohort $(COHORT) --fold $(FOLD) --seed_everything $(SEED) \
@@ -303,12 +305,11 @@ bench: $(SETUP) ## every benchmark of speed, with the libraries that they compar
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@for script in $(BENCHMARKS); do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
-EMPTY :=
 clean: ## removes the simulated cohorts of demo and study, and their runs; .venv stays
 	rm -rf cohorts/.*.partial-* $(foreach profile,$(SIMULATED_PROFILES),cohorts/$(profile)-replicates $(RUNS)/replicates/$(profile))
-	@for cohort in $(SIMULATED_PROFILES:%=cohorts/%); do \
+	@gone=; for cohort in $(SIMULATED_PROFILES:%=cohorts/%); do \
 	  if [ -e $$cohort ] && ! grep -qsxF '$(KNOWN_KEY)' $$cohort.key; then echo "$$cohort stays: its key is not that of simulated patients"; \
-	  else rm -rf $$cohort $$cohort-hospital $$cohort.key; fi; done
-	@for run in $(SIMULATED_PROFILES:%=$(RUNS)/%/*); do \
-	  other=$$(grep -hs '^cohort: ' $$run/*/config.yaml | grep -vxE 'cohort: cohorts/($(subst $(EMPTY) ,|,$(SIMULATED_PROFILES)))' | head -1); \
+	  else rm -rf $$cohort $$cohort-hospital $$cohort.key; gone="$$gone|$$cohort"; fi; done; \
+	for run in $(SIMULATED_PROFILES:%=$(RUNS)/%/*); do \
+	  other=$$(grep -hs '^cohort: ' $$run/*/config.yaml | grep -vxE "cohort: ($${gone#|})" | head -1); \
 	  if [ -n "$$other" ]; then echo "$$run stays: it holds runs of $${other#cohort: }"; else rm -rf $$run; fi; done

@@ -172,7 +172,8 @@ def test_clean_leaves_every_training_on_a_users_cohort(dry_run: DryRun, tmp_path
     command = ["make", "--no-print-directory", "-f", str(ROOT / "Makefile"), "clean"]
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "runs/demo/seed1-fold0 stays: it holds runs of cohorts/hospital" in told
-    assert [name for name, folder in runs.items() if folder.exists()] == ["demo/seed1-fold0"]
+    assert "runs/study/seed0-fold0 stays: it holds runs of cohorts/study" in told
+    assert [name for name, folder in runs.items() if folder.exists()] == ["demo/seed1-fold0", "study/seed0-fold0"]
     assert "cohorts/study stays: its key is not that of simulated patients" in told
     kept = {path.name for path in (tmp_path / "cohorts").iterdir()}
     assert kept == {"hospital", "hospital.key", "study", "study.key"}
