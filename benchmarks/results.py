@@ -85,14 +85,16 @@ def publish(study: Path, log: Path | None) -> None:
     for name in TABLES:
         if not (report / f"{name}.csv").is_file():
             raise SystemExit(f"error: {report / f'{name}.csv'} is missing: finish the study with make study")
+    predicted = predictions(study)
+    for name in TABLES:
         shutil.copy(report / f"{name}.csv", kept)
     # without the time of writing, so that the same predictions are the same file; nine digits are all of float32
     compression = {"method": "gzip", "mtime": 0}
-    predictions(study).to_csv(kept / PREDICTIONS, index=False, compression=compression, float_format="%.9g")
+    predicted.to_csv(kept / PREDICTIONS, index=False, compression=compression, float_format="%.9g")
     configurations = kept / "configurations"
     shutil.rmtree(configurations, ignore_errors=True)
     configurations.mkdir()
-    for run in pd.read_csv(kept / "runs.csv").sort_values("cohort", ascending=False).itertuples():  # the first's stay
+    for run in pd.read_csv(kept / "runs.csv").sort_values(RUN[1:], ascending=False).itertuples():  # the first's stay
         for name in (run.method, *UPSTREAM):
             file = study / f"cohort{run.cohort}" / f"seed{run.seed}-fold{run.fold}" / name / "config.yaml"
             if file.exists():  # the model of `covariates` has none
@@ -114,9 +116,8 @@ def predictions(study: Path) -> pd.DataFrame:
         if key in compared:
             table = read_predictions(run.predictions)
             test = table[table["split"].eq("test") & table["label"].notna()]
-            if not np.isclose(
-                auroc(test["label"].to_numpy(), test["probability"].to_numpy()), compared[key], atol=1e-5
-            ):
+            scored = auroc(test["label"].to_numpy(), test["probability"].to_numpy())
+            if not np.isclose(scored, compared[key], atol=1e-5, equal_nan=True):
                 raise SystemExit(f"error: {run.predictions} is not what {study / 'report'} compares; compare again")
             tables.append(table.assign(**dict(zip(RUN, key, strict=True)), label=table["label"].astype("Int64")))
     every = pd.concat(tables, ignore_index=True)

@@ -63,7 +63,7 @@ class Run:
         Of a student's they are those of the MRI, which its record names before the clips.
         """
         file = self.folder / "config.yaml"
-        data = file.read_text().partition("\ndata:\n")[2] if file.is_file() else ""
+        data = file.read_text(errors="replace").partition("\ndata:\n")[2] if file.is_file() else ""
         found = ((key, re.search(rf"^ +{key}: (.+)$", data, re.MULTILINE)) for key in ("n_labelled", "label_noise"))
         return {key: match[1].strip("'\"") for key, match in found if match}
 

@@ -135,11 +135,14 @@ def test_what_was_not_compared_is_not_published(results: ModuleType, tmp_path: P
     assert {file.stem for file in configurations.iterdir()} == {"mae", "student", "student-mae"}
     assert (configurations / "mae.yaml").read_text() == "of: cohort1/seed1-fold0/mae\n"
     assert "seed_everything: 1\n" in (configurations / "student.yaml").read_text()
+    before = {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()}
+    (study / "report" / "runs.csv").write_text(runs.to_csv(index=False))
     changed = study / "cohort2" / "seed2-fold0" / "student" / "predictions.csv"
     table = pd.read_csv(changed)
     table.assign(probability=1 - table["probability"]).to_csv(changed, index=False)
     with pytest.raises(SystemExit, match=r"student/predictions\.csv is not what .*report compares; compare again"):
         results.publish(study, None)
+    assert before == {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()}, "half of it was published"
 
 
 def test_dots_are_of_the_runs_that_are_paired(
