@@ -1,16 +1,14 @@
-"""Whose an image without a header is, by the folder that it lies in."""
+"""Whose an image is that has no header, or no id in it: by the folder that it lies in."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
+from data_modules.ingest.concealing import UID
 from data_modules.ingest.images import SourceImage
 
-UNKNOWN = (
-    "its folder holds images of several patients of the label CSV, and its name starts with none of them: "
-    "give it a row, or leave it out"
-)
+UNKNOWN = "its folder holds images of several patients of the label CSV, and {}: give it a row, or leave it out"
 
 
 class FolderPatients:
@@ -19,7 +17,8 @@ class FolderPatients:
     An image without a header belongs to the patient that its name starts with where the CSV has her. Otherwise the
     nearest folder counts in or below which images are described: it is that patient's whose they all are. In a folder
     in which the described images start with their patients' names, the names of the others count, too, unless the
-    folder is called after its only patient, or others' folders hold the name as well (``T1``).
+    folder is called after its only patient, or others' folders hold the name as well (``T1``). A DICOM series without a
+    PatientID has no name that could count.
 
     Args:
         images: What was found.
@@ -58,8 +57,8 @@ class FolderPatients:
         return any(found == patient for _, found in self._beside.get(place_of(image), ()))
 
     def patient_of(self, image: SourceImage) -> str | None:
-        """Returns the patient of an image without a header; empty: nobody of the CSV; None: one of several."""
-        name, place = name_of(image), place_of(image)
+        """Returns the patient of an image without a header or id; empty: nobody of the CSV; None: one of several."""
+        name, place = name_of(image) if is_nameless(image) else "", place_of(image)
         if name in self._known and not name.isdecimal():  # a number may be the place in a row
             return name
         folder = next((folder for folder in _folders(PurePosixPath(place)) if folder in self._within), None)
@@ -68,7 +67,7 @@ class FolderPatients:
         patients = self._within[folder]
         if name in patients:
             return name
-        if folder == place and self._names_count(folder, name):
+        if name and folder == place and self._names_count(folder, name):
             return ""
         if len(patients) == 1:
             return next(iter(patients))
@@ -90,6 +89,11 @@ def patient_of_name(file: str) -> str:
 def is_nameless(image: SourceImage) -> bool:
     """Tells whether nothing but the name of an image's file says whose it is."""
     return not image.series and image.patient == name_of(image)
+
+
+def has_no_id(image: SourceImage) -> bool:
+    """Tells whether the header of a DICOM series names no patient, so that the UID of its study stands for one."""
+    return bool(image.series) and re.fullmatch(UID, image.patient) is not None
 
 
 def name_of(image: SourceImage) -> str:

@@ -2,14 +2,12 @@
 
 import math
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from data_modules.ingest.concealing import UID
-from data_modules.ingest.folders import UNKNOWN, FolderPatients, is_nameless, patient_of_name, place_of
+from data_modules.ingest.folders import UNKNOWN, FolderPatients, has_no_id, is_nameless, patient_of_name, place_of
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import LabelRow, describe_row
 
@@ -46,8 +44,8 @@ class Matching:
 
     A row with a path describes that file, or what lies in that folder; a row without one all other images of its
     patient. Images of no row are unlabelled, and belong to the patient of a row if that row describes another image
-    with the same patient id in its header, or in the folder of one without a header (see `FolderPatients`); such an
-    image is rejected where several patients share the folder and it has the name of none. Where rows give the same
+    with the same patient id in its header, or in the folder of one without a header or id (see `FolderPatients`); such
+    an image is rejected where several patients share the folder and it has the name of none. Where rows give the same
     images to one patient and disagree about the label, it is unknown; what they give to several patients is left out.
     From a DICOM study, from the NIfTI files of a patient of the labels in one folder, and from a row's folder, one MRI
     volume is chosen; ultrasound clips are all used. A row whose folder holds several patients, or volumes of several
@@ -152,7 +150,7 @@ class Matching:
     def _several(self, images: Sequence[SourceImage]) -> str:
         """What a row's images are of several of: patients, studies, or nothing."""
         dicom = [image for image in images if image.series]
-        headers = {image.patient for image in dicom if not re.fullmatch(UID, image.patient)}  # a study's without one
+        headers = {image.patient for image in dicom if not has_no_id(image)}
         names = _patients_by_name((image.patient for image in images if not image.series), self._known)
         if max(len(headers), len(names)) > 1:
             return "patients"
@@ -245,9 +243,11 @@ class Matching:
 
 def _whose(image: SourceImage, owners: Mapping[str, set[str]], folders: FolderPatients) -> tuple[str, str]:
     """The patient of an image that no row names, or why it cannot be told."""
-    of_folder = folders.patient_of(image) if is_nameless(image) else ""
+    nameless = is_nameless(image)
+    by_folder = nameless or (has_no_id(image) and image.patient not in owners)
+    of_folder = folders.patient_of(image) if by_folder else ""
     if of_folder is None:
-        return "", UNKNOWN
+        return "", UNKNOWN.format("its name starts with none of them" if nameless else "it has no PatientID")
     of_image = {of_folder} if of_folder else owners.get(image.patient, {image.patient})
     if len(of_image) == 1:
         return next(iter(of_image)), ""

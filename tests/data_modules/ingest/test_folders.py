@@ -1,4 +1,4 @@
-"""Whose an image without a header is, which no row describes."""
+"""Whose an image without a header, or an id in it, is, which no row describes."""
 
 import math
 from collections.abc import Sequence
@@ -62,6 +62,33 @@ def test_the_nearest_folder_of_one_patient_counts(tmp_path: Path) -> None:
 def test_a_dicom_header_tells_whose_folder_it_is(tmp_path: Path) -> None:
     dicom = SourceImage(("x/dicom/1",), "dicom", "A1", "study", series="1.2.3")
     assert patients(tmp_path, [dicom, "x/T1.nii"], A1="") == {"study": "A1", "x/T1.nii": "A1"}
+
+
+def blank(path: str, study: str) -> SourceImage:
+    """A DICOM series without a PatientID."""
+    return SourceImage((path,), "dicom", f"1.2.826.0.1.{study}", study, series=f"1.2.826.0.2.{study}")
+
+
+def test_a_dicom_series_without_an_id_is_the_patients_of_whose_folder_it_is_part(tmp_path: Path) -> None:
+    images = [blank("A1/2019/1", "1"), blank("A1/2021/1", "2"), blank("B2/1", "3"), blank("C3/1", "4")]
+    for image in images:
+        (tmp_path / image.files[0]).parent.mkdir(parents=True)
+    owned = patients(tmp_path, [*images, "A1/T1.nii"], A1="A1/2019", B2="B2")
+    assert owned == {"1": "A1", "2": "A1", "3": "B2", "4": "1.2.826.0.1.4", "A1/T1.nii": "A1"}
+    named = replace(images[1], patient="A7")
+    assert patients(tmp_path, [images[0], named], A1="A1/2019") == {"1": "A1", "2": "A7"}, "its header counts"
+
+
+def test_a_dicom_series_without_an_id_in_a_folder_of_several_patients_is_rejected(tmp_path: Path) -> None:
+    images = [blank(f"all/{number}", str(number)) for number in range(3)]
+    owned = patients(tmp_path, [*images, blank("all/more/1", "9")], A1="all/0", B2="all/1")
+    assert owned == {
+        "0": "A1",
+        "1": "B2",
+        "all/2": "its folder holds images of several patients of the label CSV, and it has no PatientID: "
+        "give it a row, or leave it out",
+        "9": "1.2.826.0.1.9",
+    }
 
 
 def test_in_a_folder_of_several_patients_a_name_is_hers_or_the_file_is_rejected(tmp_path: Path) -> None:
