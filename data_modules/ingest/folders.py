@@ -15,7 +15,8 @@ class FolderPatients:
     """The patients of the label CSV whose images lie in each folder below the source, and so whose the others are.
 
     An image without a header belongs to the patient that its name starts with where the CSV has her. Otherwise the
-    nearest folder counts in or below which images are described: it is that patient's whose they all are. In a folder
+    nearest folder counts that is called after a patient, by more than a number, or in or below which images are
+    described: it is that patient's whose they all are. In a folder
     in which the described images start with their patients' names, the names of the others count, too, unless the
     folder is called after its only patient, or others' folders hold the name as well (``T1``). A DICOM series without a
     PatientID has no name that could count.
@@ -36,21 +37,30 @@ class FolderPatients:
                 self._within[folder] |= patients
             if is_nameless(image):
                 self._beside[place_of(image)] |= {(name_of(image), patient) for patient in patients}
+        self._names = {patient for image in images for _, patient in _named(place_of(image))}
         self._only_in: dict[str, set[str]] = defaultdict(set)  # by name, the patients whose own folders hold it
-        for position, image in enumerate(images):
-            if not is_nameless(image):
+        for image in images:
+            name, place = name_of(image) if is_nameless(image) else "", place_of(image)
+            for folder, patient in _named(place):
+                if patient in known and (patient == name or not patient.isdecimal()):
+                    self._within[folder].add(patient)
+            if not name:
                 continue
-            name, place = name_of(image), place_of(image)
-            if position not in owners and name in known:
-                for folder in _folders(PurePosixPath(place)):
-                    if patient_of_name(folder) == name:
-                        self._within[folder].add(name)
             if len(self._within.get(place, ())) == 1:
                 self._only_in[name] |= self._within[place]
 
     def holds_described(self, folder: str) -> bool:
         """Tells whether images of patients of the CSV lie in a folder or below it."""
         return folder in self._within
+
+    def is_called_after(self, image: SourceImage, patient: str) -> bool:
+        """Tells whether an image without a header or id lies in a folder that is called after its patient."""
+        unnamed = is_nameless(image) or has_no_id(image)
+        return unnamed and any(found == patient for _, found in _named(place_of(image)))
+
+    def has_called_after(self, patient: str) -> bool:
+        """Tells whether a folder of images is called after a patient, if only by a number."""
+        return patient in self._names
 
     def has_beside(self, image: SourceImage, patient: str) -> bool:
         """Tells whether another image without a header, right in the same folder, is known to be a patient's."""
@@ -106,6 +116,11 @@ def place_of(image: SourceImage) -> str:
     """Returns the folder that holds an image, relative to the source; of pictures, the one that holds their folder."""
     folder = PurePosixPath(image.files[0]).parent
     return (folder.parent if image.format == "frames" else folder).as_posix()
+
+
+def _named(place: str) -> Iterator[tuple[str, str]]:
+    """A folder and those above it, each with the patient that its name starts with."""
+    return ((folder, patient_of_name(folder)) for folder in _folders(PurePosixPath(place)))
 
 
 def _folders(folder: PurePosixPath) -> Iterator[str]:

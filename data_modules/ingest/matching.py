@@ -43,13 +43,14 @@ class Matching:
     """Matches the images of a source folder with the rows of its label CSV.
 
     A row with a path describes that file, or what lies in that folder; a row without one all other images of its
-    patient. Images of no row are unlabelled, and belong to the patient of a row if that row describes another image
-    with the same patient id in its header, or in the folder of one without a header or id (see `FolderPatients`); such
-    an image is rejected where several patients share the folder and it has the name of none. Where rows give the same
-    images to one patient and disagree about the label, it is unknown; what they give to several patients is left out.
-    From a DICOM study, from the NIfTI files of a patient of the labels in one folder, and from a row's folder, one MRI
-    volume is chosen; ultrasound clips are all used. A row whose folder holds several patients, or volumes of several
-    studies, is rejected, and so is a folder of pictures of several patients.
+    patient, with her id in their header or at the start of their name, or of their folder's where they have neither.
+    Images of no row are unlabelled, and belong to the patient of a row if that row describes another image with the
+    same patient id in its header, or in the folder of one without a header or id (see `FolderPatients`); such an image
+    is rejected where several patients share the folder and it has the name of none. Where rows give the same images to
+    one patient and disagree about the label, it is unknown; what they give to several patients is left out. From a
+    DICOM study, from the NIfTI files of a patient of the labels in one folder, and from a row's folder, one MRI volume
+    is chosen; ultrasound clips are all used. A row whose folder holds several patients, or volumes of several studies,
+    is rejected, and so is a folder of pictures of several patients.
 
     Args:
         source: The source folder.
@@ -184,7 +185,8 @@ class Matching:
                 self.rejections.append(Rejection(image.source, reason))
             else:
                 studies[patient, study].append(image)
-                if patient in (image.patient, *owners.get(image.patient, ())):
+                named = patient in (image.patient, *owners.get(image.patient, ()))
+                if named or folders.is_called_after(image, patient):
                     by_name.add((patient, study))
         present = set()
         for (patient, study), members in studies.items():
@@ -193,7 +195,8 @@ class Matching:
                 present.add(patient)
         for patient, row in by_patient.items():
             if patient not in present:
-                self._reject_row(row, "it names a patient of whom there is no usable image")
+                remedy = ": give the folder of that name as its path" if folders.has_called_after(patient) else ""
+                self._reject_row(row, f"it names a patient of whom there is no usable image{remedy}")
 
     def _owned(self, owners: Mapping[str, set[str]]) -> dict[int, set[str]]:
         """The patients of the labels by position, of images that a row names or whose header has a known id."""
@@ -208,7 +211,8 @@ class Matching:
         """What one volume is chosen from: for NIfTI of a patient of the labels, those of hers in one folder."""
         if image.format != "nifti" or not is_nameless(image) or patient not in self._known:
             return image.study
-        hers = patient == image.patient or folders.has_beside(image, patient)
+        named = patient == image.patient or folders.is_called_after(image, patient)
+        hers = named or folders.has_beside(image, patient)
         return (place_of(image), patient) if hers else image.study
 
     def _use(self, images: Sequence[SourceImage], patient: str, row: LabelRow | None) -> bool:

@@ -36,7 +36,8 @@ def patients(source: Path, images: Sequence[SourceImage | str], **rows: str) -> 
     for match in matching.matched:
         place = str(Path(match.image.files[0]).parent)
         by_row = {match.image.files[0], place} & described or match.image.patient in rows
-        assert by_row or math.isnan(match.label)  # a folder gives no label
+        by_folder = any(rows.get(patient_of_name(part)) == "" for part in Path(place).parts)
+        assert by_row or by_folder or math.isnan(match.label)  # a folder of another name gives no label
     known = {match.image.study: match.patient for match in matching.matched}
     return known | {rejection.source: rejection.reason for rejection in matching.rejections}
 
@@ -113,6 +114,34 @@ def test_a_folder_with_the_name_of_its_patient_is_hers_alone(tmp_path: Path) -> 
     files = ["A1_Roe/A1_T2.nii", "A1_Roe/T1.nii"]
     assert patients(tmp_path, files, A1=files[0]) == dict.fromkeys(files, "A1")
     assert patients(tmp_path, files, A1="") == dict.fromkeys(files, "A1")  # by her name
+
+
+@pytest.mark.parametrize("form", ["{}.nii.gz", "{}.avi", "{}/"])
+def test_a_row_without_path_describes_a_folder_of_its_patients_name(tmp_path: Path, form: str) -> None:
+    files = [form.format(name) for name in ("A1/T2", "A1/T1", "B2_Roe/2021/T2", "C3/T2", "A1/other/T2")]
+    rows = [LabelRow(2, "A1", 1.0, ""), LabelRow(3, "B2", 0.0, ""), LabelRow(4, "D4", 0.0, "")]
+    images = [found(file) for file in files]
+    volumes = Matching(tmp_path, tmp_path / "labels.csv", images, rows, one_a_study=True)
+    clips = Matching(tmp_path, tmp_path / "labels.csv", images, rows, one_a_study=False)
+    all_clips = [(match.image.study, match.patient, match.label) for match in clips.matched]
+    names = [file.rstrip("/") for file in files]
+    owners, labels = ("A1", "A1", "B2", "", "A1"), (1.0, 1.0, 0.0, math.nan, 1.0)
+    for name, owner, label in zip(names, owners, labels, strict=True):
+        found_one = next(each for each in all_clips if each[0] == name)
+        assert found_one[1] == (owner or found_one[1]) != ""
+        assert found_one[2:] == pytest.approx((label,), nan_ok=True)
+    chosen = {match.image.study for match in volumes.matched}
+    assert chosen == set(names) - ({names[1]} if form.endswith("gz") else set()), "a study is one folder of NIfTI files"
+    assert [rejection.reason for rejection in clips.rejections] == [
+        "it names a patient of whom there is no usable image"
+    ]
+
+
+def test_a_folder_called_by_a_number_may_be_anything_and_is_asked_for(tmp_path: Path) -> None:
+    owned = patients(tmp_path, ["1/T2.nii", "2/T2.nii"], **{"1": "", "3": ""})
+    assert owned["labels.csv row 2"].endswith("no usable image: give the folder of that name as its path")
+    assert owned["labels.csv row 3"].endswith("no usable image")
+    assert owned["1/T2.nii"] == owned["2/T2.nii"] == "T2"
 
 
 def test_a_name_in_several_patients_folders_is_nobodys(tmp_path: Path) -> None:
