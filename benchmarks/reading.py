@@ -5,15 +5,17 @@
 The files are simulated: volumes as compressed NIfTI, clips as motion JPEG. poddistill reads the cohort that its ingest
 made of them. MONAI reads the NIfTI files by its transforms (load, orientation, spacing, crop, percentiles), or keeps
 the stored volumes in memory; OpenCV decodes and scales the videos. An epoch ends with float32 batches in the main
-process, shuffled, of the same size and from as many workers on both sides. Checked first: both sides deliver the same
-arrays. Files lie in the page cache, epochs begin with running workers. Times are per case, for hospital files are few
-and the store's cases many; these repeat the few, each as a file of its own.
+process, which looks at a value of each page of theirs; they are shuffled, of the same size and from as many workers on
+both sides. Checked first: both sides deliver the same arrays. Files lie in the page cache, epochs begin with running
+workers. Times are per case, for hospital files are few and the store's cases many; these repeat the few, each as a file
+of its own. All processes keep the memory that they free, as `poddistill fit` lets its own do.
 
 Memory is measured in a process of its own: the greatest during two epochs, less what it held before the data set was
 made. It counts what all processes allocated and batches in shared memory; it leaves out the page cache that holds the
 store's files, for the kernel drops that as soon as memory is asked for, and reads again.
 """
 
+import mmap
 import multiprocessing
 import statistics
 import tempfile
@@ -33,7 +35,10 @@ from reading_memory import held
 from reading_sides import BATCH, Side, Videos, cached, data_module, load, opencv, poddistill, raw, through_monai
 from timing import in_turns, machine, options, ratio, table
 
+from poddistill.training.memory import keep_freed_memory
+
 WORKERS = (0, 2, 4)
+PAGE = mmap.PAGESIZE // 4  # float32 values
 HOSPITAL = 16  # volumes and clips that are read from hospital files, a batch for each of four workers
 VOLUMES, CACHED, RAW = "poddistill: volumes", "MONAI: CacheDataset", "MONAI: NIfTI and transforms"
 CLIPS, VIDEOS = "poddistill: clips", "OpenCV: AVI"
@@ -46,6 +51,9 @@ def seconds_a_case(side: Side) -> float:
     for image in side.epoch():
         if image.dtype != torch.float32:
             raise SystemExit(f"error: a batch is {image.dtype}, not float32")
+        image.as_subclass(torch.Tensor).view(-1)[
+            ::PAGE
+        ].sum()  # what lies in a worker's shared memory has not arrived before
         cases += len(image)
     return (time.perf_counter() - start) / cases
 
@@ -89,6 +97,7 @@ def memory(name: str, workers: str, cohort: Path) -> float:
 
 
 def _read_and_tell(name: str, workers: int, cohort: Path, results: "SimpleQueue[float]") -> None:
+    keep_freed_memory()
     multiprocessing.set_start_method("fork", force=True)  # of workers; this process would pass on that it was spawned
     before = held()
     side = poddistill(cohort, "mri", workers) if name == VOLUMES else through_monai(cached(cohort), workers)
@@ -115,6 +124,7 @@ def main() -> None:
         "--folder", type=Path, help="where to write, on the disk that counts (default: a temporary one)"
     )
     arguments = parser.parse_args()
+    keep_freed_memory()
     cv2.setNumThreads(0)  # a worker that is forked once OpenCV has threads waits for them for ever
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder, cohort, scratch = Path(name), Path(name) / "cohort", Path(name) / "scratch"

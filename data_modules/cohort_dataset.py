@@ -3,6 +3,8 @@
 import contextlib
 import math
 import mmap
+import weakref
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,11 @@ from data_modules.store import read_array, read_arrays
 
 Batch = dict[str, Tensor]
 LARGE = 2**25
-"""Bytes; glibc keeps smaller blocks that are freed for the next batch, and gives back larger ones."""
+"""Bytes of a batch from which on its memory is kept here. New memory costs more page faults than the copy, and malloc
+cuts up what it has kept, so that batch after batch is put behind it."""
+KEPT = 2
+"""Pieces of memory of a size: for the batch in use and the next one."""
+_unused: defaultdict[int, list[mmap.mmap]] = defaultdict(list)
 
 
 class CohortDataset(Dataset):
@@ -92,11 +98,22 @@ def in_unit_range(image: Tensor) -> Tensor:
 
 
 def _in_huge_pages(shape: torch.Size) -> Tensor:
-    """Makes room for float32 in pages of 2 MiB: in those of 4 KiB, fresh memory takes ten times as long as the copy."""
-    memory = mmap.mmap(-1, 4 * shape.numel(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
+    """Makes room for float32 in pages of 2 MiB, where an earlier batch of that size lay if that is gone."""
+    size = 4 * shape.numel()
+    try:
+        memory = _unused[size].pop()
+    except IndexError:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    view = memoryview(memory)  # which the tensor and all that share its storage hold
+    weakref.finalize(view, _put_back, size, memory).atexit = False
+    return torch.frombuffer(view, dtype=torch.float32).view(shape)
+
+
+def _put_back(size: int, memory: mmap.mmap) -> None:
+    if len(_unused[size]) < KEPT:
+        _unused[size].append(memory)
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

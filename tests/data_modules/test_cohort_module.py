@@ -1,3 +1,4 @@
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.cohort_dataset import LARGE, in_unit_range
+from data_modules.cohort_dataset import KEPT, LARGE, in_unit_range
 from data_modules.cohort_module import CohortDataModule
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
@@ -145,6 +146,25 @@ def test_a_large_batch_becomes_float32_as_a_small_one_does() -> None:
         torch.testing.assert_close(large, small, rtol=0, atol=0)
         large.mul_(2)  # it is as good as any other memory
         torch.testing.assert_close(large, 2 * small, rtol=0, atol=0)
+
+
+def test_a_large_batch_takes_the_memory_of_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, new = [], mmap.mmap
+    monkeypatch.setattr(mmap, "mmap", lambda *size, **options: made.append(size) or new(*size, **options))
+    stored = torch.zeros(LARGE // 4 + 4096, dtype=torch.float16)
+    batches = [in_unit_range(stored) for _ in range(KEPT + 2)]
+    assert len({batch.data_ptr() for batch in batches}) == len(made) == KEPT + 2
+    part = batches[0][-1:]
+    part += 1
+    del batches
+    others = [in_unit_range(stored) for _ in range(KEPT)]
+    assert len(made) == KEPT + 2
+    assert part.data_ptr() - 4 * (len(stored) - 1) not in {other.data_ptr() for other in others}
+    assert part.item() == 1, "a part of the first batch is still used"
+    assert not any(other.any() for other in others)
+    last = in_unit_range(stored)
+    assert len(made) == KEPT + 3, "no more than that is kept"
+    assert not last.any()
 
 
 def test_few_labels_keep_the_ratio_of_the_classes_and_grow_by_adding(write_cohort: WriteCohort) -> None:
