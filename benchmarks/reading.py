@@ -51,9 +51,8 @@ def seconds_a_case(side: Side) -> float:
     for image in side.epoch():
         if image.dtype != torch.float32:
             raise SystemExit(f"error: a batch is {image.dtype}, not float32")
-        image.as_subclass(torch.Tensor).view(-1)[
-            ::PAGE
-        ].sum()  # what lies in a worker's shared memory has not arrived before
+        # A batch in a worker's shared memory has not arrived before its pages are looked at.
+        image.as_subclass(torch.Tensor).view(-1)[::PAGE].sum()
         cases += len(image)
     return (time.perf_counter() - start) / cases
 

@@ -16,10 +16,9 @@ class FolderPatients:
 
     An image without a header belongs to the patient that its name starts with where the CSV has her. Otherwise the
     nearest folder counts that is called after a patient, by more than a number, or in or below which images are
-    described: it is that patient's whose they all are. In a folder
-    in which the described images start with their patients' names, the names of the others count, too, unless the
-    folder is called after its only patient, or others' folders hold the name as well (``T1``). A DICOM series without a
-    PatientID has no name that could count.
+    described: it is that patient's whose they all are. In a folder in which the described images start with their
+    patients' names, the names of the others count, too, unless the folder is called after its only patient, or others'
+    folders hold the name as well (``T1``). A DICOM series without a PatientID has no name that could count.
 
     Args:
         images: What was found.
@@ -40,14 +39,13 @@ class FolderPatients:
         self._names = {patient for image in images for _, patient in _named(place_of(image))}
         self._only_in: dict[str, set[str]] = defaultdict(set)  # by name, the patients whose own folders hold it
         for image in images:
-            name, place = name_of(image) if is_nameless(image) else "", place_of(image)
-            for folder, patient in _named(place):
+            name = name_of(image) if is_nameless(image) else ""
+            for folder, patient in _named(place_of(image)):
                 if patient in known and (patient == name or not patient.isdecimal()):
                     self._within[folder].add(patient)
-            if not name:
-                continue
-            if len(self._within.get(place, ())) == 1:
-                self._only_in[name] |= self._within[place]
+        for image in filter(is_nameless, images):
+            if len(patients := self._within.get(place_of(image), set())) == 1:
+                self._only_in[name_of(image)] |= patients
 
     def holds_described(self, folder: str) -> bool:
         """Tells whether images of patients of the CSV lie in a folder or below it."""
