@@ -71,13 +71,13 @@ def blank(path: str, study: str) -> SourceImage:
 
 
 def test_a_dicom_series_without_an_id_is_the_patients_of_whose_folder_it_is_part(tmp_path: Path) -> None:
-    images = [blank("A1/2019/1", "1"), blank("A1/2021/1", "2"), blank("B2/1", "3"), blank("C3/1", "4")]
+    images = [blank("one/2019/1", "1"), blank("one/2021/1", "2"), blank("two/1", "3"), blank("three/1", "4")]
     for image in images:
         (tmp_path / image.files[0]).parent.mkdir(parents=True)
-    owned = patients(tmp_path, [*images, "A1/T1.nii"], A1="A1/2019", B2="B2")
-    assert owned == {"1": "A1", "2": "A1", "3": "B2", "4": "1.2.826.0.1.4", "A1/T1.nii": "A1"}
+    owned = patients(tmp_path, [*images, "one/T1.nii"], A1="one/2019", B2="two")
+    assert owned == {"1": "A1", "2": "A1", "3": "B2", "4": "1.2.826.0.1.4", "one/T1.nii": "A1"}
     named = replace(images[1], patient="A7")
-    assert patients(tmp_path, [images[0], named], A1="A1/2019") == {"1": "A1", "2": "A7"}, "its header counts"
+    assert patients(tmp_path, [images[0], named], A1="one/2019") == {"1": "A1", "2": "A7"}, "its header counts"
 
 
 def test_a_dicom_series_without_an_id_in_a_folder_of_several_patients_is_rejected(tmp_path: Path) -> None:
