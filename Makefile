@@ -22,7 +22,7 @@ REGIME   ?=
 
 # What would be misread is told before anything runs.
 VARIABLES := PYTHON PROFILE COHORT RUNS SEED FOLD SEEDS FIRST FOLDS DEVICES NODES STRATEGY JOBS ARGS LAUNCH PUBLISH LABELS NUMBERS NOISE \
-  REGIME REPLICATE SIMULATE_ARGS PREVALENCE COVARIATES ARMS STAGE SBATCH_ARGS BENCHMARKS OMP_NUM_THREADS
+  REGIME REPLICATE SIMULATE_ARGS PREVALENCE COVARIATES ARMS BASELINE STAGE SBATCH_ARGS BENCHMARKS OMP_NUM_THREADS
 UNKNOWN := $(filter-out $(VARIABLES) MAKEFLAGS MAKEOVERRIDES -%,$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name))))
 $(if $(UNKNOWN),$(error $(firstword $(UNKNOWN)) is no variable of this Makefile; it has $(VARIABLES)))
 $(foreach name,COHORT RUNS,$(if $(word 2,$($(name))),$(error $(name)=$($(name)): make cannot handle a path with blanks; rename the folder or link to it)))
@@ -69,6 +69,9 @@ COVARIATES ?= $(shell sed -n 's/^  covariates: *\[\([^]]*\)\].*/\1/p' experiment
 # In this order the demo's two jobs end together.
 ARMS    ?= student-mae $(if $(strip $(COVARIATES)),student) student-paper student-scratch $(if $(strip $(COVARIATES)),covariates)
 METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
+# What a study compares its arms with.
+BASELINE ?= student-mae
+$(if $(filter study curve,$(MAKECMDGOALS)),$(if $(filter $(BASELINE),$(ARMS)),,$(error BASELINE=$(BASELINE) is none of ARMS=$(ARMS): name one of them, or add it)))
 MANIFESTS := $(COHORT)/mri.csv $(COHORT)/tvus.csv
 
 # A run folder is not named by its cohort, and what is there already would be taken for the other cohort's.
@@ -86,7 +89,7 @@ $(if $(OTHER),$(error $(firstword $(OTHER)) holds runs of COHORT=$(lastword $(OT
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto JOBS=2 COVARIATES=age,pain ARGS="..."'
-	@echo 'studies:   SEEDS=5 FIRST=101 FOLDS=1 ARMS="student-mae ..." LABELS=80 NUMBERS="20 80" NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..." PUBLISH=1'
+	@echo 'studies:   SEEDS=5 FIRST=101 FOLDS=1 ARMS="student-mae ..." BASELINE=student-mae LABELS=80 NUMBERS="20 80" NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..." PUBLISH=1'
 
 # ---------------------------------------------------------------- set-up
 setup: $(SETUP) ## the virtual environment .venv with the poddistill command
@@ -259,8 +262,9 @@ $(RUN)/report/index.html: $(METHODS:%=$(RUN)/%/predictions.csv)
 pipeline: report ## all stages, the baselines and the report
 
 # Whether an image alone tells more than the covariates by themselves, and whether the clips' labels would have done.
-# $(call pairs,<arm>,<others>): the arm and each of the others, where ARMS has them.
-pairs  = $(if $(filter $(1),$(ARMS)),$(patsubst %,--pair $(1) %,$(filter $(2),$(ARMS))))
+# $(call pairs,<arm>,<others>): the arm and each of the others, where ARMS has them; the baseline is compared with all anyway.
+COMPARED := $(filter-out $(BASELINE),$(ARMS))
+pairs  = $(if $(filter $(1),$(COMPARED)),$(patsubst %,--pair $(1) %,$(filter $(2),$(COMPARED))))
 CLIPS := student-covariates-labels student-covariates-both
 PAIRS := $(call pairs,student,covariates $(CLIPS) student-covariates-order) $(call pairs,student-covariates-order,$(CLIPS))
 # Each replicate of a simulated study has its own patients, also to pre-train and to teach. Others, such as those that a
@@ -278,17 +282,17 @@ study: $(SETUP) ## ARMS over SEEDS, each on a simulated cohort of its own (from 
 ifneq ($(REPLICATED),)
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do $(MAKE) --no-print-directory -j$(JOBS) pipeline PROFILE=$(PROFILE) RUNS=$(RUNS)/replicates \
 	  REPLICATE=$$(($(FIRST) + seed)) SEED=$$seed OMP_NUM_THREADS=$(OMP_THREADS) || exit 1; done
-	$(POD) compare $(call STUDIED,$(NAME)) --out $(STUDIES)/$(NAME)/report --baseline student-mae --simulated $(PAIRS)
+	$(POD) compare $(call STUDIED,$(NAME)) --out $(STUDIES)/$(NAME)/report --baseline $(BASELINE) --simulated $(PAIRS)
 	$(if $(PUBLISH),$(BIN)/python benchmarks/results.py $(STUDIES)/$(NAME))
 else
 	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do for fold in $$(seq 0 $$(($(FOLDS) - 1))); do \
 	  $(MAKE) --no-print-directory pipeline PROFILE=$(PROFILE) SEED=$$seed FOLD=$$fold || exit 1; done; done
-	$(POD) compare $(call STUDIED,$(NAME)) --out $(STUDIES)/$(NAME)/study --baseline student-mae $(KIND) $(PAIRS)
+	$(POD) compare $(call STUDIED,$(NAME)) --out $(STUDIES)/$(NAME)/study --baseline $(BASELINE) $(KIND) $(PAIRS)
 endif
 
 curve: $(SETUP) ## a study with each of NUMBERS labels, and AUROC against their number
 	@for labels in $(NUMBERS); do $(MAKE) --no-print-directory study LABELS=$$labels || exit 1; done
-	$(POD) curve $(foreach n,$(NUMBERS),$(addprefix $(n)=,$(call STUDIED,$(COMMON)-$(n)labels$(NOISE:%=-%noise)))) --baseline student-mae --out $(STUDIES)/$(NAME)-curve
+	$(POD) curve $(foreach n,$(NUMBERS),$(addprefix $(n)=,$(call STUDIED,$(COMMON)-$(n)labels$(NOISE:%=-%noise)))) --baseline $(BASELINE) --out $(STUDIES)/$(NAME)-curve
 
 dashboard: $(RUN)/report/index.html ## opens the comparison in the browser
 	@$(BIN)/python -m webbrowser -t "file://$(abspath $<)" || true
