@@ -42,6 +42,19 @@ def test_a_simulated_study_has_new_patients_in_every_replicate(dry_run: DryRun, 
     assert f"benchmarks/results.py {study}" in plan
 
 
+def test_a_study_compares_with_the_arm_that_is_named(dry_run: DryRun, tmp_path: Path) -> None:
+    arms = "ARMS=student-covariates-labels student student-covariates-order student-covariates-order--dealt"
+    options = ("study", "SEEDS=1", "FIRST=9001", arms, f"RUNS={tmp_path}")
+    plan = dry_run(*options, "BASELINE=student-covariates-labels")
+    comparison = plan[plan.index("--baseline") :].splitlines()[0].strip()
+    assert (
+        comparison == "--baseline student-covariates-labels --simulated --pair student student-covariates-order"
+    ), "a pair with the baseline is there already"
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        dry_run(*options)
+    assert "BASELINE=student-mae is none of ARMS=student-covariates-labels student " in refused.value.stderr
+
+
 def test_a_curve_is_a_study_with_each_number_of_labels(dry_run: DryRun, tmp_path: Path) -> None:
     plan = dry_run("curve", "SEEDS=2", "FIRST=9001", "NUMBERS=20 40", "ARMS=student-mae", f"RUNS={tmp_path}")
     base = f"{tmp_path}/replicates/study"
