@@ -47,9 +47,9 @@ def test_a_study_compares_with_the_arm_that_is_named(dry_run: DryRun, tmp_path: 
     options = ("study", "SEEDS=1", "FIRST=9001", arms, f"RUNS={tmp_path}")
     plan = dry_run(*options, "BASELINE=student-covariates-labels")
     comparison = plan[plan.index("--baseline") :].splitlines()[0].strip()
-    assert (
-        comparison == "--baseline student-covariates-labels --simulated --pair student student-covariates-order"
-    ), "a pair with the baseline is there already"
+    assert comparison == "--baseline student-covariates-labels --simulated --pair student student-covariates-order", (
+        "a pair with the baseline is there already"
+    )
     with pytest.raises(subprocess.CalledProcessError) as refused:
         dry_run(*options)
     assert "BASELINE=student-mae is none of ARMS=student-covariates-labels student " in refused.value.stderr
