@@ -106,7 +106,7 @@ demo: $(SETUP) ## everything, end to end, on a simulated cohort
 	@$(MAKE) --no-print-directory -j$(JOBS) pipeline OMP_NUM_THREADS=$(OMP_THREADS)
 
 test: $(SETUP) ## the tests
-	OMP_NUM_THREADS=$(OMP_THREADS) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope $(ARGS)
+	OMP_NUM_THREADS=$(OMP_THREADS) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(SETUP) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -73,8 +73,9 @@ def test_what_cannot_be_opened_is_named_and_nothing_waits_for_a_pipe(tmp_path: P
     (tmp_path / "closed").mkdir()
     (tmp_path / "closed" / "x.nii").write_text("x")
     (tmp_path / "closed").chmod(0)
-    for folder in (tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o055)
+    for folder in tmp_path.parents:
+        if (mode := folder.stat().st_mode) & 0o055 != 0o055:
+            folder.chmod(mode | 0o055)
     try:
         with as_nobody():
             files, rejections = list_files(tmp_path, tmp_path / "labels.csv")
