@@ -51,6 +51,7 @@ UPSTREAM = ("mae", "joint-mae", "teacher", "teacher-shuffled", "teacher-untraine
 LABELS = re.compile(r"study(-[a-z]+)?(-\d+labels)?$")
 """Studies of a regime, the first group, that differ in the number of labels alone."""
 BASELINE = "student-mae"
+"""Of the curves over numbers of labels."""
 
 
 def main() -> None:
@@ -166,9 +167,14 @@ def regime(study: Path) -> str:
 
 
 def labels(study: Path) -> int:
-    """Returns with how many labelled volumes the students of a study were trained."""
-    configuration = yaml.safe_load((study / "configurations" / f"{BASELINE}.yaml").read_text())
+    """Returns with how many labelled volumes the students of a study were trained, all with as many."""
+    configuration = yaml.safe_load(min((study / "configurations").glob("student*.yaml")).read_text())
     return int(configuration["data"]["init_args"]["mri"]["init_args"]["n_labelled"])
+
+
+def subtracted(differences: pd.DataFrame) -> str:
+    """Returns the baseline of a study: what most methods are compared with, and first."""
+    return str(max(differences["method_b"].unique(), key=lambda method: differences["method_b"].eq(method).sum()))
 
 
 def learning_curve(name: str, studies: list[Path]) -> list[str]:
@@ -311,7 +317,9 @@ def section(study: Path) -> str:
     figure = f"results-{study.name}.png"
     draw_differences(differences, pd.read_csv(study / "runs.csv"), FIGURES / figure)
     parts.append(f"![Differences in AUROC](figures/{figure})")
-    parts += [f"- {sentence}" for sentence in attributions(differences, BASELINE, list(methods["method"]))]
+    parts += [
+        f"- {sentence}" for sentence in attributions(differences, subtracted(differences), list(methods["method"]))
+    ]
     folder = f"experiments/pod/results/{study.name}"
     kept = "configurations, log and predictions" if (study / PREDICTIONS).exists() else "configurations and log"
     parts.append(f"Tables, {kept}: [`{folder}`](../{folder}).")

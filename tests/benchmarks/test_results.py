@@ -32,7 +32,7 @@ data:
 """
 
 
-def finished_study(folder: Path, labels: int, **strengths: float) -> Path:
+def finished_study(folder: Path, labels: int, baseline: str = "student-mae", **strengths: float) -> Path:
     """Three cohorts of 60 test cases, whose logits lie by a method's strength further up in label 1."""
     for cohort in range(3):
         for method, strength in strengths.items():
@@ -45,7 +45,7 @@ def finished_study(folder: Path, labels: int, **strengths: float) -> Path:
             table["probability"] = 1 / (1 + np.exp(-strength * label - rng.normal(size=60)))
             table.to_csv(run / "predictions.csv", index=False)
             (run / "config.yaml").write_text(CONFIGURATION.format(method=method, cohort=cohort, labels=labels))
-    compare([folder], folder / "report", baseline="student-mae", resamples=20)
+    compare([folder], folder / "report", baseline=baseline, resamples=20)
     return folder
 
 
@@ -116,6 +116,18 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
     runs.assign(cohort=runs["cohort"] + 3).to_csv(kept / "runs.csv", index=False)
     with pytest.raises(SystemExit, match="the studies of numbers have no cohort in common"):
         results.page([])
+
+
+def test_a_study_with_another_baseline_is_told_by_that(results: ModuleType, tmp_path: Path) -> None:
+    methods = {"student-labels": 0.2, "student": 8.0, "student--constant": 0.2, "covariates": 0.2}
+    study = finished_study(tmp_path / "runs" / "study", 80, "student-labels", **methods)
+    about = tmp_path / "results" / "study" / "about.md"
+    about.parent.mkdir(parents=True)
+    about.write_text("# A study\n")
+    (about.parents[1] / "opening.md").write_text("# Results\n")
+    results.publish(study, None)
+    assert results.labels(about.parent) == 80
+    assert "- student gains over student-labels and over its 1 control: it comes from" in results.page([about.parent])
 
 
 def test_what_was_not_compared_is_not_published(results: ModuleType, tmp_path: Path) -> None:
