@@ -3,10 +3,11 @@
     .venv/bin/python benchmarks/evidence.py runs/replicates/study-record-clips-20labels
 
 For every run of a method in a study's folder whose teacher knew the labels of some clips alone, `CovariateLikelihood`
-is prepared in each of its ways, on the same clips, teacher and volumes, and once with the labels of all clips. Its
-evidence e of the unlabelled volumes is compared with the latter's: their correlation, and the slope of the regression
-of e on it, 1 where evidence is as strong as it should be. No student is trained, and no validation or test volume is
-looked at. Values are the mean over cohorts, with the least and the greatest.
+is prepared in each of its ways, on the same clips, teacher and volumes, once more with the teacher's outputs dealt to
+the clips at random, and once with the labels of all clips. Its evidence e of the unlabelled volumes is compared with
+the latter's: their correlation, and the slope of the regression of e on it, 1 where evidence is as strong as it should
+be. No student is trained, and no validation or test volume is looked at. Values are the mean over cohorts, with the
+least and the greatest.
 """
 
 import argparse
@@ -25,12 +26,14 @@ from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
 from data_modules.tvus import TVUSDataModule
 from data_modules.unpaired import UnpairedDataModule
+from poddistill.losses.controls import ShuffledOutputs
 from poddistill.losses.covariate_likelihood import CovariateLikelihood
 from poddistill.losses.covariates import FitOn
 from poddistill.losses.unpaired import StudentCohort, TeacherBank
 from poddistill.pod.cohorts import student_cohort, teacher_bank
 
 ALL = "tvus-labels of all clips"
+DEALT = "labels-and-order, dealt"
 
 
 def main() -> None:
@@ -79,6 +82,7 @@ def prepared(config: Path) -> tuple[StudentCohort, TeacherBank, torch.Tensor]:
 def evidence(cohort: StudentCohort, bank: TeacherBank, truth: torch.Tensor) -> dict[str, np.ndarray]:
     """Returns e (n,) of the n unlabelled volumes with covariates, by each way to fit it and by the true labels."""
     banks = {name: (name, bank) for name in get_args(FitOn)} | {ALL: ("tvus-labels", replace(bank, labels=truth))}
+    banks[DEALT] = ("labels-and-order", ShuffledOutputs()(bank))
     told = {}
     for name, (way, clips) in banks.items():
         transfer = CovariateLikelihood(way)

@@ -65,6 +65,16 @@ def test_too_sure_a_teacher_weakens_a_regression_and_not_the_order(
     assert slopes["teacher"] < 0.8 < slopes["labels-and-order"] < 1.2
 
 
+def test_outputs_that_are_dealt_tell_less_than_those_of_the_clips(
+    evidence: ModuleType, cohort: StudentCohort, bank: tuple[TeacherBank, torch.Tensor]
+) -> None:
+    told = evidence.evidence(cohort, *bank)
+    order, dealt = (
+        evidence.agreement(told[way], told[evidence.ALL])[0] for way in ("labels-and-order", evidence.DEALT)
+    )
+    assert dealt < order
+
+
 def test_labels_that_are_all_known_are_all_that_could_be_told(
     evidence: ModuleType, cohort: StudentCohort, bank: tuple[TeacherBank, torch.Tensor]
 ) -> None:
