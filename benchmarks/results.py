@@ -8,7 +8,7 @@ its runs predicted are kept in `experiments/pod/results/<name>/`. `about.md` the
 written before the study is run: its first line becomes the heading. Then, or without a study, `docs/results.md` and its
 figures are written anew.
 
-`overview.yaml` there names the settings of the table in the opening, `curves.yaml` studies that differ in another
+`overview.yaml` there names the settings of the tables in the opening, `curves.yaml` studies that differ in another
 number than that of labels; each of its curves comes before the studies.
 
 What was predicted suffices to compare again, elsewhere or with further cohorts:
@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import yaml
-from results_overview import overview, signed
+from results_overview import overviews, signed
 from results_plot import draw_differences
 from timing import table
 
@@ -44,8 +44,8 @@ FIGURES = ROOT / "docs" / "figures"
 TABLES = ("comparison", "differences", "runs")
 PREDICTIONS = "predictions.csv.gz"
 CURVES = "curves.yaml"
-OVERVIEW_HERE = "<!-- overview -->"
-"""Where `opening.md` has the table and the figure of `overview.yaml`."""
+OVERVIEW_HERE = "<!-- {} -->"
+"""Where `opening.md` has the figure and the table of an overview of that name in `overview.yaml`."""
 RUN = ["method", "cohort", "seed", "fold"]
 UPSTREAM = ("mae", "joint-mae", "teacher", "teacher-shuffled", "teacher-untrained")
 LABELS = re.compile(r"study(-[a-z]+)?(-\d+labels)?$")
@@ -149,7 +149,9 @@ def restore(study: Path) -> int:
 def page(studies: list[Path]) -> str:
     """Returns docs/results.md."""
     opening = (PUBLISHED / "opening.md").read_text().rstrip()
-    parts = [opening.replace(OVERVIEW_HERE, "\n\n".join(overview(PUBLISHED, FIGURES)))]
+    for name, overview in overviews(PUBLISHED, FIGURES).items():
+        opening = opening.replace(OVERVIEW_HERE.format(name), "\n\n".join(overview))
+    parts = [opening]
     alike = [study for study in studies if LABELS.match(study.name)]
     for name in dict.fromkeys(map(regime, alike)):
         parts += learning_curve(name, [study for study in alike if regime(study) == name])

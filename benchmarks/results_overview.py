@@ -1,8 +1,8 @@
-"""The overview of `results.py`: what a method gains over others, setting by setting, from published tables."""
+"""The overviews of `results.py`: what a method gains over others, setting by setting, from published tables."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -18,44 +18,50 @@ LEVEL = 0.05
 """Of a p-value after Holm's adjustment, below which a difference is set in bold or drawn full."""
 
 
-def overview(published: Path, figures: Path) -> list[str]:
-    """Returns the figure and the table that `overview.yaml` asks for; nothing where there is no such file.
+def overviews(published: Path, figures: Path) -> dict[str, list[str]]:
+    """Returns the figure and the table of each overview in `overview.yaml`, by its name; none without that file.
 
-    A difference is that of the first of a setting's studies whose tables have the pair, with the interval and the
-    adjustment of that study. It is left empty where none has it. Those that a setting calls open are never bold, as
-    one that stands over the differences planned and not over those added later.
+    A difference is that of the first of a setting's studies whose tables have the pair, in either order, with the
+    interval and the adjustment of that study. It is left empty where none has it. Those that a setting calls open are
+    never bold, as one that stands over the differences planned and not over those added later.
 
     Args:
         published: The folder of published studies, with `overview.yaml`.
-        figures: Where `results-overview.png` is written.
+        figures: Where the figures `results-<name>.png` are written.
 
     Raises:
         SystemExit: A study is not published, or no study of a setting has the method.
     """
     file = published / OVERVIEW
-    if not file.exists():
-        return []
-    asked = yaml.safe_load(file.read_text())
-    method, others = asked["method"], asked["others"]
+    asked = yaml.safe_load(file.read_text()) if file.exists() else []
+    return {overview["name"]: _overview(file, figures, **overview) for overview in asked}
+
+
+def _overview(
+    file: Path, figures: Path, name: str, method: str, others: list[str], settings: list[dict[str, Any]]
+) -> list[str]:
+    """The figure and the table of one overview, an entry of `file`."""
     rows, found = [], []
-    for setting in asked["settings"]:
-        missing = [name for name in setting["studies"] if not (published / name / "differences.csv").exists()]
+    for setting in settings:
+        studies = [file.parent / study for study in setting["studies"]]
+        missing = [study.name for study in studies if not (study / "differences.csv").exists()]
         if missing:
             raise SystemExit(f"error: {file}: {', '.join(missing)} has no differences.csv; publish it first")
-        tables = {name: pd.read_csv(published / name / "differences.csv") for name in setting["studies"]}
-        differences = [_first(tables.values(), method, other, setting.get("open", [])) for other in others]
-        means = pd.concat([pd.read_csv(published / name / "comparison.csv") for name in setting["studies"]])
+        tables = [pd.read_csv(study / "differences.csv") for study in studies]
+        differences = [_first(tables, method, other, setting.get("open", [])) for other in others]
+        means = pd.concat([pd.read_csv(study / "comparison.csv") for study in studies])
         means = means[means["method"].eq(method)]
         if means.empty:
             raise SystemExit(f"error: {file}: no study of {setting['setting']!r} has {method}")
-        heading = (published / setting["studies"][0] / "about.md").read_text().partition("\n")[0].lstrip("# ")
+        heading = (studies[0] / "about.md").read_text().partition("\n")[0].lstrip("# ")
         link = f"[{setting['setting']}](#{anchor(heading)})"
         rows.append([link, f"{means.iloc[0]['auroc']:.3f}", *(_words(difference) for difference in differences)])
         found.append((setting["setting"], differences))
     figures.mkdir(parents=True, exist_ok=True)
-    _draw(found, method, others, figures / "results-overview.png")
+    figure = f"results-{name}.png"
+    _draw(found, method, others, figures / figure)
     headings = ["setting", f"`{method}`", *(f"less `{other}`" for other in others)]
-    return [f"![What `{method}` gains, setting by setting](figures/results-overview.png)", table(headings, rows)]
+    return [f"![What `{method}` gains, setting by setting](figures/{figure})", table(headings, rows)]
 
 
 def anchor(heading: str) -> str:
@@ -68,10 +74,13 @@ def signed(difference: float) -> str:
     return f"{round(difference, 3) + 0.0:+.3f}"
 
 
-def _first(tables: Iterable[pd.DataFrame], method: str, other: str, still_open: list[str]) -> pd.Series | None:
+def _first(tables: list[pd.DataFrame], method: str, other: str, still_open: list[str]) -> pd.Series | None:
     """The row of the first table that has the pair, with the column stands: whether Holm's adjustment leaves it."""
     for differences in tables:
         rows = differences[differences["method_a"].eq(method) & differences["method_b"].eq(other)]
+        if rows.empty:
+            rows = differences[differences["method_a"].eq(other) & differences["method_b"].eq(method)]
+            rows = rows.assign(difference=-rows["difference"], low=-rows["high"], high=-rows["low"])
         if len(rows):
             return rows.assign(stands=rows["p_holm"].lt(LEVEL) & (other not in still_open)).iloc[0]
     return None

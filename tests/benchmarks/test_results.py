@@ -1,5 +1,6 @@
 """What is published of a study, and the page that is written of it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -52,7 +53,7 @@ def finished_study(folder: Path, labels: int, baseline: str = "student-mae", **s
 def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "opening.md").write_text(
-        "# Results\n\nWhat was found.\n\n<!-- overview -->\n\nMore of it.\n"
+        "# Results\n\nWhat was found.\n\n<!-- all -->\n\nMore of it.\n\n<!-- turned -->\n\nThe end.\n"
     )
     for labels, name in ((20, "study-20labels"), (80, "study")):
         methods = {"student-mae": 0.2, "student": 8.0, "student--constant": 0.2}
@@ -77,26 +78,30 @@ def test_the_page_tells_every_published_study(results: ModuleType, tmp_path: Pat
         "- {name: numbers, axis: labels, baseline: student-mae, studies: {20: study-20labels, 80: study}}\n"
     )
     (kept.parent / "overview.yaml").write_text(
-        "method: student\nothers: [student-mae, student--constant, covariates]\nsettings:\n"
-        "- {setting: many, studies: [study]}\n"
-        "- {setting: few, studies: [study-20labels], open: [student--constant]}\n"
+        "- name: all\n  method: student\n  others: [student-mae, student--constant, covariates]\n  settings:\n"
+        "  - {setting: many, studies: [study]}\n"
+        "  - {setting: few, studies: [study-20labels], open: [student--constant]}\n"
+        "- {name: turned, method: student-mae, others: [student], settings: [{setting: less, studies: [study]}]}\n"
     )
     page = results.page(sorted(kept.parent.glob("study*"), reverse=True))
     assert page.startswith("# Results\n\nWhat was found.\n\n![What `student` gains")
-    assert "\n\nMore of it.\n\n![Test AUROC against the number" in page, "the overview stands where the opening asks"
+    assert "\n\nMore of it.\n\n![What `student-mae` gains" in page, "an overview stands where the opening asks"
+    assert "\n\nThe end.\n\n![Test AUROC against the number" in page
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == {
-        f"results-{n}" for n in ("labels", "numbers", "overview", "study", "study-20labels")
+        f"results-{n}" for n in ("labels", "numbers", "all", "turned", "study", "study-20labels")
     }
     cells = {
         row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:]]
         for row in page.splitlines()
         if "](#with-" in row
     }
-    assert list(cells) == ["[many](#with-80-labels)", "[few](#with-20-labels)"]
-    many, few = cells.values()
+    assert list(cells) == ["[many](#with-80-labels)", "[few](#with-20-labels)", "[less](#with-80-labels)"]
+    many, few, less = cells.values()
     assert many[1].startswith("**+0.") and few[1].startswith("**+0.") and many[2].startswith("**+0.")
     assert few[2].startswith("+0."), "a difference that is called open is not bold"
     assert many[3] == few[3] == "", "no study has the pair"
+    mean, low, high, cohorts = re.findall(r"[\d.]+", many[1])
+    assert less[1] == f"**-{mean}** (-{high} to -{low}; {cohorts})", "the same pair the other way round"
     assert "AUROC against labels, and the difference from `student-mae`" in page
     assert "on 3 cohorts: 0, 1, 2." in page
     rows = pd.read_csv(tmp_path / "results" / "study" / "differences.csv").set_index(["method_a", "method_b"])
@@ -189,13 +194,14 @@ def test_a_curve_names_the_study_that_is_not_published(results: ModuleType, tmp_
 def test_an_overview_names_what_it_lacks(results: ModuleType, tmp_path: Path) -> None:
     study = tmp_path / "results" / "study"
     study.mkdir(parents=True)
-    (study.parent / "opening.md").write_text("<!-- overview -->\n")
+    (study.parent / "opening.md").write_text("<!-- all -->\n")
     (study.parent / "overview.yaml").write_text(
-        "{method: student, others: [own], settings: [{setting: all, studies: [study]}]}\n"
+        "- {name: all, method: student, others: [own], settings: [{setting: all, studies: [study]}]}\n"
     )
     with pytest.raises(SystemExit, match=r"overview\.yaml: study has no differences\.csv; publish it first"):
         results.page([])
-    pd.DataFrame(columns=["method_a", "method_b", "p_holm"]).to_csv(study / "differences.csv")
+    columns = ["method_a", "method_b", "difference", "low", "high", "p_holm"]
+    pd.DataFrame(columns=columns).to_csv(study / "differences.csv")
     pd.DataFrame(columns=["method", "auroc"]).to_csv(study / "comparison.csv")
     with pytest.raises(SystemExit, match=r"overview\.yaml: no study of 'all' has student"):
         results.page([])
