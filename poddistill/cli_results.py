@@ -143,7 +143,10 @@ def _add_adjust(add_verb: AddVerb) -> None:
 def _adjust(arguments: argparse.Namespace) -> None:
     from poddistill.evaluation.prevalence import map_to_prevalence
 
-    print(f"adjust: wrote {map_to_prevalence(arguments.source, arguments.prevalence, arguments.out)}")
+    file, area, cases = map_to_prevalence(arguments.source, arguments.prevalence, arguments.out)
+    print(f"adjust: wrote {file}, from an AUROC of {area:.3f} of {cases} validation cases")
+    if area <= 0.5:
+        print(f"adjust: at 0.5 or less the scores tell no case from another: each has {arguments.prevalence:g}")
 
 
 def _add_logistic(add_verb: AddVerb) -> None:

@@ -1,6 +1,7 @@
 """Probabilities from the ranks of a finished run and a known prevalence, without training anything."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
@@ -22,7 +23,21 @@ HALVINGS = 64
 """Of an interval of about 20 standard deviations: down to the precision of a float64."""
 
 
-def map_to_prevalence(run: Path, prevalence: float, out: Path) -> Path:
+class PrevalenceMapping(NamedTuple):
+    """What was written, and what the probabilities in it rest on.
+
+    Attributes:
+        predictions: The written ``predictions.csv``, of the labelled validation and test cases.
+        validation_auroc: A, of the labelled validation cases; at 0.5 or less every case has the prevalence.
+        validation_cases: How many these are.
+    """
+
+    predictions: Path
+    validation_auroc: float
+    validation_cases: int
+
+
+def map_to_prevalence(run: Path, prevalence: float, out: Path) -> PrevalenceMapping:
     """Replaces the probabilities of a run by what rank, prevalence and AUROC say, and writes them as a run of its own.
 
         u_i = rank of case i among the unlabelled volumes, in (0, 1)
@@ -50,7 +65,7 @@ def map_to_prevalence(run: Path, prevalence: float, out: Path) -> Path:
         out: The stage folder to write, such as ``runs/demo/seed0-fold0/student-prevalence``.
 
     Returns:
-        The written ``predictions.csv``, of the labelled validation and test cases.
+        Where they were written, and the AUROC that they rest on.
 
     Raises:
         InputError: The prevalence is out of range, `out` is `run`, the file is missing or faulty, no volume is
@@ -80,7 +95,7 @@ def map_to_prevalence(run: Path, prevalence: float, out: Path) -> Path:
     ranks = _ranks(cases["probability"].to_numpy(), reference)
     scores = _mixture_quantiles(ranks, prevalence, distance)
     posterior = expit(logit(prevalence) + distance * scores - distance**2 / 2)
-    return write_predictions(cases.assign(probability=posterior), out)
+    return PrevalenceMapping(write_predictions(cases.assign(probability=posterior), out), area, len(validation))
 
 
 def _ranks(scores: FloatArray, reference: FloatArray) -> FloatArray:

@@ -1,5 +1,7 @@
 """Probabilities by rank, prevalence and AUROC."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from data_modules.errors import InputError
+from poddistill.cli import main
 from poddistill.evaluation.prevalence import map_to_prevalence
 
 PREVALENCE, DISTANCE = 0.25, 1.2
@@ -50,7 +53,8 @@ def write(tmp_path):
 
 
 def mapped(run, prevalence=PREVALENCE):
-    return pd.read_csv(map_to_prevalence(run, prevalence, run.parent / "student-prevalence")).set_index("case_id")
+    out = run.parent / "student-prevalence"
+    return pd.read_csv(map_to_prevalence(run, prevalence, out).predictions).set_index("case_id")
 
 
 def test_binormal_scores_give_back_their_posterior_whatever_scale_they_were_on(write):
@@ -109,9 +113,12 @@ def test_it_writes_the_labelled_held_out_cases_with_the_columns_of_a_run(write):
         return table.assign(label=table["label"].mask(table["case_id"].eq("case-04700")))
 
     run, _ = write(change=hide)
-    file = map_to_prevalence(run, PREVALENCE, run.parent / "out")
+    file, area, cases = map_to_prevalence(run, PREVALENCE, run.parent / "out")
     assert file == run.parent / "out/predictions.csv"
     assert [path.name for path in file.parent.iterdir()] == ["predictions.csv"]
+    assert cases == 400
+    validation = pd.read_csv(run / "predictions_all.csv").query("split == 'val'")
+    assert area == pytest.approx(roc_auc_score(validation["label"], validation["probability"]))
     everything = pd.read_csv(run / "predictions_all.csv", dtype=str, keep_default_na=False)
     expected = everything[everything["split"].isin(["val", "test"]) & everything["label"].ne("")]
     written = pd.read_csv(file, dtype=str)
@@ -157,3 +164,19 @@ def test_bad_input_is_one_line_with_a_remedy(write, change, prevalence, message)
 def test_missing_predictions_are_told_with_the_verb_that_writes_them(tmp_path):
     with pytest.raises(InputError, match=r"predictions_all\.csv: no such file; write it with poddistill predict"):
         map_to_prevalence(tmp_path, 0.25, tmp_path / "out")
+
+
+def test_the_command_tells_the_auroc_and_where_it_says_nothing(write, capsys):
+    run, _ = write()
+    out = run.parent / "out"
+    words = ["adjust", str(run), "--prevalence", "0.25", "--out", str(out)]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert re.fullmatch(
+        rf"adjust: wrote {out}/predictions\.csv, from an AUROC of 0\.80\d of 400 validation cases\n", told
+    )
+    write(change=lambda table: table.assign(probability=1 - table["probability"]))
+    assert main(words) == 0
+    assert capsys.readouterr().out.endswith(
+        "\nadjust: at 0.5 or less the scores tell no case from another: each has 0.25\n"
+    )
