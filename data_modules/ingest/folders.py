@@ -89,6 +89,59 @@ class FolderPatients:
         return bool(pairs) and all(start == patient for start, patient in pairs)
 
 
+def patients_of_folders(images: Iterable[SourceImage], known: set[str]) -> dict[str, str]:
+    """Returns whose the images right in a folder are where most folders hold a file of one name (``a/T2``, ``b/T2``).
+
+    Such a name tells nothing, and the folder is the patient's. It is one that is found in more than half of the folders
+    with images without a header, and in more folders than these hold different names: of ``T1/anna`` and ``T2/anna``,
+    beside as many others, the name tells and the folder does not.
+
+    Args:
+        images: What was found.
+        known: All patients of the CSV; a name of theirs tells, as one does that a folder above has, too.
+
+    Returns:
+        Patients by folder, for those that hold such a name: what the nearest folder is called that is not itself called
+        as in most of them (``sub-01`` of ``sub-01/anat``); its path where that is a number alone, or several folders
+        are called so.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for image in filter(is_nameless, images):
+        if (place := place_of(image)) != ".":
+            names[place].add(name_of(image))
+    called = {place: {patient for _, patient in _named(place)} for place in names}
+    alike = {
+        name
+        for name, places in _holders(names).items()
+        if name not in known
+        and not any(name in called[place] for place in places)
+        and len(places) > max(len(names) / 2, len(set[str]().union(*(names[place] for place in places))))
+    }
+    places = [place for place, inside in names.items() if inside & alike]
+    below = _holders({place: called[place] for place in places})
+    paths = _holders({folder: {patient} for place in places for folder, patient in _named(place)})
+    patients = {}
+    for place in places:
+        distinct = (
+            (folder, patient)
+            for folder, patient in _named(place)
+            if len(paths[patient]) == 1 or len(below[patient]) <= len(places) / 2
+        )
+        folder, patient = next(distinct, (place, ""))
+        tells = len(paths[patient]) == 1 and not patient.isdecimal()
+        patients[place] = patient if tells else f"{folder}/"
+    return patients
+
+
+def _holders(held: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """By what is held, what holds it."""
+    holders: dict[str, set[str]] = defaultdict(set)
+    for holder, inside in held.items():
+        for each in inside:
+            holders[each].add(holder)
+    return holders
+
+
 def patient_of_name(file: str) -> str:
     """Returns the patient that a file's or folder's name starts with: what comes before the first ``_`` or ``.``."""
     return re.split(r"[_.]", PurePosixPath(file).name)[0].strip()

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from data_modules.ingest.folders import UNKNOWN, FolderPatients, has_no_id, is_nameless, patient_of_name, place_of
+from data_modules.ingest.folders import (
+    UNKNOWN,
+    FolderPatients,
+    has_no_id,
+    is_nameless,
+    patient_of_name,
+    patients_of_folders,
+    place_of,
+)
 from data_modules.ingest.images import Rejection, SourceImage
 from data_modules.ingest.labels import LabelRow, describe_row
 
@@ -170,12 +178,13 @@ class Matching:
             self._study_of(self._images[position], row.patient, folders) for position, row in self._described.items()
         }
         disputed_studies: set[Study] = {self._images[position].study for position in self._disputed}
+        alike = patients_of_folders(self._images, self._known)
         studies: dict[tuple[str, Study], list[SourceImage]] = defaultdict(list)
         by_name = set()  # of the studies, those that a row without a path can describe
         for position, image in enumerate(self._images):
             if self._is_settled(position):
                 continue
-            patient, reason = _whose(image, owners, folders)
+            patient, reason = _whose(image, owners, folders, alike)
             study = self._study_of(image, patient, folders)
             if self._one_a_study and study in described_studies:
                 self._pass_over(image, NAMED)
@@ -245,13 +254,17 @@ class Matching:
         self.rejections.append(Rejection(f"{at}: {row.path}" if row.path else at, reason))
 
 
-def _whose(image: SourceImage, owners: Mapping[str, set[str]], folders: FolderPatients) -> tuple[str, str]:
+def _whose(
+    image: SourceImage, owners: Mapping[str, set[str]], folders: FolderPatients, alike: Mapping[str, str]
+) -> tuple[str, str]:
     """The patient of an image that no row names, or why it cannot be told."""
     nameless = is_nameless(image)
     by_folder = nameless or (has_no_id(image) and image.patient not in owners)
     of_folder = folders.patient_of(image) if by_folder else ""
     if of_folder is None:
         return "", UNKNOWN.format("its name starts with none of them" if nameless else "it has no PatientID")
+    if nameless and not of_folder and place_of(image) in alike:
+        return alike[place_of(image)], ""
     of_image = {of_folder} if of_folder else owners.get(image.patient, {image.patient})
     if len(of_image) == 1:
         return next(iter(of_image)), ""

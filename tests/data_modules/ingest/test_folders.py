@@ -141,7 +141,41 @@ def test_a_folder_called_by_a_number_may_be_anything_and_is_asked_for(tmp_path: 
     owned = patients(tmp_path, ["1/T2.nii", "2/T2.nii"], **{"1": "", "3": ""})
     assert owned["labels.csv row 2"].endswith("no usable image: give the folder of that name as its path")
     assert owned["labels.csv row 3"].endswith("no usable image")
-    assert owned["1/T2.nii"] == owned["2/T2.nii"] == "T2"
+    assert owned["1/T2.nii"] == "1/"
+    assert owned["2/T2.nii"] == "2/", "neither the row's patient nor the other's"
+
+
+@pytest.mark.parametrize("form", ["{}.nii.gz", "{}.avi", "{}/"])
+def test_where_most_folders_hold_one_name_the_folder_is_the_patient(tmp_path: Path, form: str) -> None:
+    kinds = {"anna": ["T2", "T1"], "berta": ["T2"], "clara": ["T2", "T1", "dwi"], "doris": ["T2"], "emma": ["pelvis"]}
+    files = {form.format(f"{name}/{kind}"): name for name, inside in kinds.items() for kind in inside}
+    files[form.format("emma/pelvis")] = "pelvis"  # nothing tells that this is not her name
+    assert patients(tmp_path, list(files)) == {file.rstrip("/"): patient for file, patient in files.items()}
+
+
+def test_of_the_folders_above_the_nearest_that_is_not_called_as_most_is_the_patient(tmp_path: Path) -> None:
+    files = {f"data/sub-{n}/anat/T2w.nii": f"sub-{n}" for n in range(5)}
+    assert patients(tmp_path, list(files)) == files
+    visits = {"data/sub-1/first/anat/T2w.nii": "sub-1", "data/sub-2/first/anat/T2w.nii": "sub-2"}
+    visits |= {"data/sub-3/first/anat/T2w.nii": "sub-3", "data/sub-3/second/anat/T2w.nii": "second"}
+    assert patients(tmp_path, list(visits)) == visits
+    sites = {f"{site}/p{n}/T2.nii": f"{site}/p{n}/" for site in ("one", "two") for n in range(4)}
+    assert patients(tmp_path, list(sites)) == sites, "another site has a p0, too"
+
+
+def test_names_of_patients_in_folders_of_sequences_or_visits_tell(tmp_path: Path) -> None:
+    files = {f"{kind}/{name}.nii": name for kind in ("T1", "T2") for name in ("anna", "berta", "clara")}
+    assert patients(tmp_path, list(files)) == files
+    for visits in ([2, 2, 2], [4, 1, 1]):
+        each = [(f"sub-{n}", f"ses-{m}") for n, number in enumerate(visits) for m in range(number)]
+        files = {f"{patient}/{visit}/anat/{patient}_{visit}_T2w.nii": patient for patient, visit in each}
+        assert patients(tmp_path, list(files)) == files
+
+
+def test_folders_of_nobody_in_the_labels_are_not_one_patients_because_one_row_names_such_a_file(tmp_path: Path) -> None:
+    files = [f"{name}/T2.nii" for name in ("anna", "berta", "clara", "doris")]
+    owned = patients(tmp_path, files, A1=files[0])
+    assert owned == dict(zip(files, ("A1", "berta", "clara", "doris"), strict=True))
 
 
 def test_a_name_in_several_patients_folders_is_nobodys(tmp_path: Path) -> None:
