@@ -18,10 +18,11 @@ PUBLISH  ?=
 LABELS   ?=
 NUMBERS  ?= 20 40 80 160 320
 NOISE    ?=
+BOTH     ?=
 REGIME   ?=
 
 # What would be misread is told before anything runs.
-VARIABLES := PYTHON PROFILE COHORT RUNS SEED FOLD SEEDS FIRST FOLDS DEVICES NODES STRATEGY JOBS ARGS LAUNCH PUBLISH LABELS NUMBERS NOISE \
+VARIABLES := PYTHON PROFILE COHORT RUNS SEED FOLD SEEDS FIRST FOLDS DEVICES NODES STRATEGY JOBS ARGS LAUNCH PUBLISH LABELS NUMBERS NOISE BOTH \
   REGIME REPLICATE SIMULATE_ARGS PREVALENCE COVARIATES ARMS BASELINE STAGE SBATCH_ARGS BENCHMARKS OMP_NUM_THREADS
 UNKNOWN := $(filter-out $(VARIABLES) MAKEFLAGS MAKEOVERRIDES -%,$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name))))
 $(if $(UNKNOWN),$(error $(firstword $(UNKNOWN)) is no variable of this Makefile; it has $(VARIABLES)))
@@ -33,9 +34,9 @@ $(if $(NO_NUMBER),$(error $(NO_NUMBER): give a whole number))
 
 BIN := .venv/bin
 POD := $(BIN)/poddistill
-# LABELS and NOISE train the students otherwise, on the same cohort, MAE and teachers; REGIME names a cohort of its own.
+# LABELS, NOISE and BOTH train the students otherwise, on the same cohort, MAE and teachers; REGIME names a cohort of its own.
 COMMON := $(PROFILE)$(REGIME:%=-%)
-NAME   := $(COMMON)$(LABELS:%=-%labels)$(NOISE:%=-%noise)
+NAME   := $(COMMON)$(LABELS:%=-%labels)$(NOISE:%=-%noise)$(BOTH:%=-%both)
 PLACE  := $(REPLICATE:%=cohort%/)seed$(SEED)-fold$(FOLD)
 RUN    := $(RUNS)/$(NAME)/$(PLACE)
 UPRUN  := $(RUNS)/$(COMMON)/$(PLACE)
@@ -68,7 +69,7 @@ BASELINES := student-mae student-paper student-kd student-scratch
 COVARIATES ?= $(shell sed -n 's/^  covariates: *\[\([^]]*\)\].*/\1/p' experiments/pod/$(PROFILE).yaml)
 # In this order the demo's two jobs end together.
 ARMS    ?= student-mae $(if $(strip $(COVARIATES)),student) student-paper student-scratch $(if $(strip $(COVARIATES)),covariates)
-METHODS := $(if $(LABELS)$(NOISE),,teacher) $(ARMS)
+METHODS := $(if $(LABELS)$(NOISE)$(BOTH),,teacher) $(ARMS)
 # What a study compares its arms with.
 BASELINE ?= student-mae
 $(if $(filter study curve,$(MAKECMDGOALS)),$(if $(filter $(BASELINE),$(ARMS)),,$(error BASELINE=$(BASELINE) is none of ARMS=$(ARMS): name one of them, or add it)))
@@ -89,7 +90,7 @@ $(if $(OTHER),$(error $(firstword $(OTHER)) holds runs of COHORT=$(lastword $(OT
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo 'variables: PROFILE=demo|study|paper COHORT=dir RUNS=dir SEED=0 FOLD=0 DEVICES=1 NODES=1 STRATEGY=auto JOBS=2 COVARIATES=age,pain ARGS="..."'
-	@echo 'studies:   SEEDS=5 FIRST=101 FOLDS=1 ARMS="student-mae ..." BASELINE=student-mae LABELS=80 NUMBERS="20 80" NOISE=0.15 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..." PUBLISH=1'
+	@echo 'studies:   SEEDS=5 FIRST=101 FOLDS=1 ARMS="student-mae ..." BASELINE=student-mae LABELS=80 NUMBERS="20 80" NOISE=0.15 BOTH=20 REGIME=name SIMULATE_ARGS="--prevalence 0.1 ..." PUBLISH=1'
 
 # ---------------------------------------------------------------- set-up
 setup: $(SETUP) ## the virtual environment .venv with the poddistill command
@@ -165,7 +166,7 @@ NUMBER_OF_DEVICES = $(shell echo '$(DEVICES)' | grep -x '[1-9][0-9]*')
 LABEL_ARGS := $(if $(LABELS),$(if $(NUMBER_OF_DEVICES),,$(error LABELS needs DEVICES as a number, not $(DEVICES): it says how many steps an epoch has))$(if $(call PROFILE_VALUE,n_labelled),,$(error LABELS needs a profile whose n_labelled is a number; for $(PROFILE) give ARGS="--profile.n_labelled $(LABELS) --profile.student_epochs ..."))--profile.n_labelled $(LABELS) \
   --profile.student_warmup_epochs $(call SCALED,student_warmup_epochs,v * r) --profile.student_alpha $(call SCALED,student_alpha,v ^ (1 / r)) \
   $(foreach key,student_epochs student_validate_every,--profile.$(key) $(call SCALED,$(key),(v * r < 1 ? 1 : int(v * r + .5)))))
-STUDENT_ARGS := $(LABEL_ARGS) $(if $(filter-out file,$(origin COVARIATES)),--profile.covariates "[$(COVARIATES)]") $(NOISE:%=--data.init_args.mri.init_args.label_noise %)
+STUDENT_ARGS := $(LABEL_ARGS) $(if $(filter-out file,$(origin COVARIATES)),--profile.covariates "[$(COVARIATES)]") $(NOISE:%=--data.init_args.mri.init_args.label_noise %) $(BOTH:%=--profile.n_both %)
 
 mae: $(RUN)/mae/checkpoints/best.ckpt ## stage 1: masked pre-training on unlabelled MRI
 $(UPRUN)/mae/checkpoints/best.ckpt: $(MANIFESTS) | $(SETUP)
@@ -292,7 +293,7 @@ endif
 
 curve: $(SETUP) ## a study with each of NUMBERS labels, and AUROC against their number
 	@for labels in $(NUMBERS); do $(MAKE) --no-print-directory study LABELS=$$labels || exit 1; done
-	$(POD) curve $(foreach n,$(NUMBERS),$(addprefix $(n)=,$(call STUDIED,$(COMMON)-$(n)labels$(NOISE:%=-%noise)))) --baseline $(BASELINE) --out $(STUDIES)/$(NAME)-curve
+	$(POD) curve $(foreach n,$(NUMBERS),$(addprefix $(n)=,$(call STUDIED,$(COMMON)-$(n)labels$(NOISE:%=-%noise)$(BOTH:%=-%both)))) --baseline $(BASELINE) --out $(STUDIES)/$(NAME)-curve
 
 dashboard: $(RUN)/report/index.html ## opens the comparison in the browser
 	@$(BIN)/python -m webbrowser -t "file://$(abspath $<)" || true

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from scipy.stats import norm, rankdata
 from torch.utils.data import DataLoader
 
-from data_modules.cohort import COLUMNS
+from data_modules.cohort import COLUMNS, hash_order
 from data_modules.cohort_dataset import Batch, in_unit_range
 from data_modules.errors import InputError
 from data_modules.mri import MRIDataModule
@@ -44,10 +44,12 @@ class UnpairedDataModule(pl.LightningDataModule):
             or with ``include_unlabelled`` of `tvus` all of them, labels hidden; augmented as `tvus` says. 0: none.
         unlabelled_clips: Whether `clips` also gives those without a label, of patients of the training folds or without
             a fold, after the labelled ones. A teacher that was trained on few labels may have something to say of them.
+        n_both: Of the patients with both examinations who train, so many are known to be such, at least 1, drawn with
+            the seed in the ratio of their clips' labels, a smaller draw being part of a larger; None: all.
 
     Raises:
-        InputError: The two have another cohort or another fold, a covariate is missing, or `clip_copies` or
-            `clips_in_batches` is out of range.
+        InputError: The two have another cohort or another fold, a covariate is missing, or `clip_copies`,
+            `clips_in_batches` or `n_both` is out of range.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         covariates: list[str] | None = None,
         clips_in_batches: int = 0,
         unlabelled_clips: bool = False,
+        n_both: int | None = None,
     ) -> None:
         super().__init__()
         if clip_copies < 1:
@@ -70,6 +73,8 @@ class UnpairedDataModule(pl.LightningDataModule):
             raise InputError(f"data.clips_in_batches is {clips_in_batches}: give at least 0")
         if clips_in_batches and tvus is None:
             raise InputError(f"data.clips_in_batches is {clips_in_batches}, but data.tvus is not set: give both")
+        if n_both is not None and n_both < 1:
+            raise InputError(f"n_both is {n_both}: give at least 1, or null for all")
         if tvus is not None and tvus.cohort.resolve() != mri.cohort.resolve():
             raise InputError(f"data.tvus.cohort {tvus.cohort} is not data.mri.cohort {mri.cohort}; give both the same")
         if tvus is not None and tvus.fold != mri.fold:
@@ -80,6 +85,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         self.covariates = covariates or []
         self.clips_in_batches = clips_in_batches
         self.unlabelled_clips = unlabelled_clips
+        self.n_both = n_both
         for part in (mri, tvus):
             for name in self.covariates if part is not None else ():
                 if part is not None and name not in part.manifest.columns[len(COLUMNS) :]:
@@ -178,6 +184,31 @@ class UnpairedDataModule(pl.LightningDataModule):
             tables.append(self.tvus.manifest.iloc[self._lent()])
         known = [table[self.covariates].notna().any(axis=1).to_numpy(copy=True) for table in tables]
         return known[0], known[1] if len(known) > 1 else np.empty(0, dtype=bool)
+
+    def patients_with_both(self) -> set[str]:
+        """Returns the ``patient_id`` of those whose volume and clip both train, of whom `n_both` are drawn.
+
+        Raises:
+            InputError: There are fewer than `n_both`.
+        """
+        if self.tvus is None:
+            return set()
+        lent = self.tvus.manifest.iloc[self._lent()]
+        trains = self.manifest["split"].isin(["train", "unlabelled"])
+        lent = lent[lent["patient_id"].isin(self.manifest.loc[trains, "patient_id"])]
+        obliterated = lent["label"].where(lent["split"].eq("train")).eq(1).groupby(lent["patient_id"]).any()
+        if self.n_both is None:
+            return set(obliterated.index)
+        if len(obliterated) < self.n_both:
+            raise InputError(
+                f"{self.mri.cohort}: n_both is {self.n_both}, but {len(obliterated)} patients who train have an MRI "
+                "and a TVUS clip: lower it in the profile, or set it to null for all"
+            )
+        turn = obliterated.index.map(lambda patient: hash_order(self.mri.seed, patient))
+        in_turn = obliterated.iloc[np.argsort(turn)]
+        classes = in_turn.groupby(in_turn)
+        share = (classes.cumcount() + 0.5) / classes.transform("size")  # of her class that comes before her
+        return set(share.sort_values(kind="stable").index[: self.n_both])
 
     def clips(self, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Yields the training clips in their order, whole in every process, `clip_copies` times.

@@ -83,17 +83,27 @@ def _refuse_other_labels(checkpoint: str | Path, content: dict[str, Any], tvus: 
 
 
 def student_cohort(data: Any) -> StudentCohort:
-    """Returns what is known of all MRI volumes of a data module, on the CPU."""
+    """Returns what is known of all MRI volumes of a data module, on the CPU.
+
+    Of patients with both examinations, those beyond the data module's ``n_both`` count as others in either cohort.
+
+    Raises:
+        InputError: There are fewer than ``n_both``.
+    """
     manifest = data.manifest
     trained = manifest["split"].eq("train")
     unpaired = isinstance(data, UnpairedDataModule)
     scores = data.covariate_scores()[0] if unpaired else np.zeros((len(manifest), 0))
     recorded = data.covariates_recorded()[0] if unpaired else np.zeros(len(manifest), dtype=bool)
+    numbers = _numbers(data)
+    patients = numbers[manifest["patient_id"]].to_numpy(copy=True)
+    if unpaired and data.n_both is not None:
+        patients[~manifest["patient_id"].isin(data.patients_with_both())] += len(numbers)
     return StudentCohort(
         torch.from_numpy(manifest["label"].where(trained).to_numpy(dtype=np.float32)),
         torch.from_numpy(manifest["split"].eq("unlabelled").to_numpy(copy=True)),
         torch.from_numpy(scores.astype(np.float32)),
-        torch.from_numpy(_numbers(data)[manifest["patient_id"]].to_numpy(copy=True)),
+        torch.from_numpy(patients),
         tuple(manifest["case_id"]),
         torch.from_numpy(recorded),
     )

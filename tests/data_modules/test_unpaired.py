@@ -190,3 +190,27 @@ def test_a_cohort_of_few_folds_is_scored_but_not_trained_on(write_cohort: WriteC
     assert everyone.manifest["split"].eq("test").equals(everyone.manifest["fold"].notna())
     with pytest.raises(InputError, match=rf"has {folds} folds; test, validation and training need at least 3"):
         MRIDataModule(str(cohort), fold=0)
+
+
+def test_of_those_with_both_examinations_as_many_are_known_as_asked_for(write_cohort: WriteCohort) -> None:
+    cohort = write_cohort(n_labelled=60, n_unlabelled=20, n_tvus=60, tvus_from=10)
+
+    def known(n: int | None, seed: int = 0) -> set[str]:
+        mri = MRIDataModule(str(cohort), n_labelled=10, seed=seed)
+        return UnpairedDataModule(mri, TVUSDataModule(str(cohort), seed=seed), n_both=n).patients_with_both()
+
+    mri, tvus = MRIDataModule(str(cohort)).manifest, TVUSDataModule(str(cohort)).manifest
+    lend = set(tvus.loc[tvus["split"].eq("train"), "patient_id"])
+    everyone = lend & set(mri.loc[mri["split"].isin(["train", "unlabelled"]), "patient_id"])
+    assert known(None) == known(len(everyone)) == everyone
+    assert known(4) < known(12) < everyone
+    assert len(known(12)) == 12
+    assert known(12) != known(12, seed=1)
+    obliterated = {patient for patient in everyone if int(patient[1:]) % 3 == 0}
+    assert len(known(12) & obliterated) == pytest.approx(12 * len(obliterated) / len(everyone), abs=1)
+    with pytest.raises(
+        InputError, match=rf"n_both is 99, but {len(everyone)} patients who train have an MRI and a TVUS"
+    ):
+        known(99)
+    with pytest.raises(InputError, match="n_both is 0: give at least 1, or null for all"):
+        known(0)

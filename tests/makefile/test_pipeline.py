@@ -283,3 +283,16 @@ def test_the_recipe_with_covariates_is_trained_where_there_are_some(
     )
     assert '--profile.covariates "[age, pain]"' in line
     assert "--profile.covariates" not in dry_run("student", f"RUNS={tmp_path}/runs"), "the profile names its own"
+
+
+def test_both_says_how_many_patients_students_know_to_have_both_examinations(
+    dry_run: DryRun, cohort: Path, tmp_path: Path
+) -> None:
+    chosen = ("PROFILE=study", "LABELS=20", "BOTH=10", "REGIME=pairs", "ARMS=student-anchors")
+    plan = " ".join(dry_run("arms", f"COHORT={cohort}", f"RUNS={tmp_path}", *chosen).replace("\\\n", "").split())
+    fits = {line.split("--method ")[1].split()[0]: line for line in plan.split("poddistill fit ")[1:]}
+    assert f"--run {tmp_path}/study-pairs-20labels-10both/seed0-fold0/student-anchors " in fits["student-anchors"]
+    assert "--profile.n_both 10 " in fits["student-anchors"]
+    for stage in ("mae", "teacher"):
+        assert f"--run {tmp_path}/study-pairs/seed0-fold0/{stage} " in fits[stage], "one for any number"
+        assert "n_both" not in fits[stage]

@@ -1,5 +1,6 @@
 """Every arm and control that is shipped, trained for a moment on the tiny cohort."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -271,3 +272,23 @@ def test_the_recipe_learns_from_what_the_teacher_says_of_clips_without_label(run
         sizes[arm] = len(bank.labels)
     assert sizes["student"] == split.isin(["train", "unlabelled"]).sum() > 4
     assert sizes["student-kd"] == 4, "pairs by label need one"
+
+
+@pytest.mark.parametrize("arm", ["student-anchors", "student-anchored-features"])
+def test_anchors_are_as_many_patients_with_both_examinations_as_the_profile_says(
+    arm: str, runs: Path, options: Options, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_cohort, tmp_path / "cohort")
+    mri, tvus = (pd.read_csv(tmp_path / "cohort" / f"{name}.csv") for name in ("mri", "tvus"))
+    assert mri["fold"][:12].eq(tvus["fold"][:12]).all()
+    tvus.loc[:11, "patient_id"] = mri["patient_id"][:12]
+    tvus.to_csv(tmp_path / "cohort/tvus.csv", index=False)
+    given = [*arguments(runs / f"{arm}-few", options, arm), "--cohort", str(tmp_path / "cohort")]
+    cli = build([*given, "--profile.n_both", "4"])
+    cli.trainer.fit(cli.model, cli.datamodule)
+    known = cli.datamodule.manifest["patient_id"][cli.model.transfer.rows.cpu().numpy() >= 0]
+    assert set(known) == cli.datamodule.patients_with_both()
+    assert known.nunique() == 4
+    cli = build([*given, "--profile.n_both", "12"])
+    with pytest.raises(InputError, match="n_both is 12, but 6 patients who train have an MRI and a TVUS clip"):
+        cli.trainer.fit(cli.model, cli.datamodule)
