@@ -42,7 +42,8 @@ class CohortDataModule(pl.LightningDataModule):
 
     Attributes:
         manifest: The modality's manifest with a column ``split``: ``train`` (image and label are trained on),
-            ``unlabelled`` (at most the image is), ``unused`` (left out by `n_unlabelled`), ``val`` or ``test``.
+            ``unlabelled`` (at most the image is), ``unused`` (left out by `n_unlabelled` or `leave_out_unlabelled`),
+            ``val`` or ``test``.
 
     Args:
         cohort: The cohort folder, as `poddistill ingest` writes it.
@@ -202,6 +203,18 @@ class CohortDataModule(pl.LightningDataModule):
                 f"{self.cohort}: n_labelled is {self.n_labelled}, but {there} labelled {self.modality} cases are there "
                 "to train on: lower it in the profile, or set it to null for all"
             )
+
+    def leave_out_unlabelled(self, patients: set[str]) -> None:
+        """Lets, of the cases without a label, only those of these patients train, if any are theirs.
+
+        Raises:
+            InputError: There are fewer without a label than `n_unlabelled` asks for.
+        """
+        self._unlabelled_rows()
+        unlabelled, theirs = self.manifest["split"].eq("unlabelled"), self.manifest["patient_id"].isin(patients)
+        if (unlabelled & theirs).any():
+            self.manifest["split"] = self.manifest["split"].mask(unlabelled & ~theirs, "unused")
+            self.n_unlabelled = None  # which was of all
 
     def sequential_dataloader(self, rows: np.ndarray) -> DataLoader:
         """Returns a loader of these rows of the manifest in their order, whole in every process, not augmented.

@@ -46,10 +46,12 @@ class UnpairedDataModule(pl.LightningDataModule):
             a fold, after the labelled ones. A teacher that was trained on few labels may have something to say of them.
         n_both: Of the patients with both examinations who train, so many are known to be such, at least 1, drawn with
             the seed in the ratio of their clips' labels, a smaller draw being part of a larger; None: all.
+        unlabelled_with_both: Whether only volumes of such patients train without a label, where there are any. Among
+            thousands of others, who teach a transfer between examinations nothing, a batch would seldom hold one.
 
     Raises:
         InputError: The two have another cohort or another fold, a covariate is missing, or `clip_copies`,
-            `clips_in_batches` or `n_both` is out of range.
+            `clips_in_batches` or `n_both` is out of range, or with `unlabelled_with_both` too large.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         clips_in_batches: int = 0,
         unlabelled_clips: bool = False,
         n_both: int | None = None,
+        unlabelled_with_both: bool = False,
     ) -> None:
         super().__init__()
         if clip_copies < 1:
@@ -93,6 +96,8 @@ class UnpairedDataModule(pl.LightningDataModule):
                         f"data.covariates: {part.cohort / part.modality}.csv has no covariate {name}; it must be a "
                         "column of both manifests"
                     )
+        if unlabelled_with_both:
+            mri.leave_out_unlabelled(self.patients_with_both())
 
     @property
     def manifest(self) -> pd.DataFrame:

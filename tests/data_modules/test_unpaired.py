@@ -214,3 +214,28 @@ def test_of_those_with_both_examinations_as_many_are_known_as_asked_for(write_co
         known(99)
     with pytest.raises(InputError, match="n_both is 0: give at least 1, or null for all"):
         known(0)
+
+
+def test_only_volumes_of_patients_with_both_examinations_train_without_a_label(write_cohort: WriteCohort) -> None:
+    cohort = str(write_cohort(n_labelled=60, n_unlabelled=20, n_tvus=60, tvus_from=10))
+
+    def data(n_both: int | None = 6, alone: bool = True, **options: int) -> UnpairedDataModule:
+        mri = MRIDataModule(cohort, n_labelled=10, batch_size=4, unlabelled_batch_size=8, **options)
+        return UnpairedDataModule(mri, TVUSDataModule(cohort), n_both=n_both, unlabelled_with_both=alone)
+
+    before, after = data(alone=False), data()
+    known = before.patients_with_both()
+    assert after.patients_with_both() == known
+    split, theirs = before.manifest["split"], before.manifest["patient_id"].isin(known)
+    assert (split.eq("unlabelled") & ~theirs).sum() > (split.eq("unlabelled") & theirs).sum() > 0
+    assert after.manifest["split"].equals(split.mask(split.eq("unlabelled") & ~theirs, "unused"))
+    seen = {row for batch, _, _ in after.train_dataloader() for row in batch["unlabelled"]["index"].tolist()}
+    assert seen == set(np.flatnonzero(split.eq("unlabelled") & theirs))
+    assert len(list(after.train_dataloader())) == len(list(before.train_dataloader()))
+    few = data(None, n_unlabelled=20)
+    left = few.manifest["split"].eq("unlabelled")
+    assert 0 < left.sum() < 20
+    assert few.manifest.loc[left, "patient_id"].isin(few.patients_with_both()).all()
+    next(iter(few.train_dataloader()))
+    with pytest.raises(InputError, match="n_unlabelled is 999, but"):
+        data(n_unlabelled=999)
