@@ -289,6 +289,7 @@ def test_anchors_are_as_many_patients_with_both_examinations_as_the_profile_says
     known = cli.datamodule.manifest["patient_id"][cli.model.transfer.rows.cpu().numpy() >= 0]
     assert set(known) == cli.datamodule.patients_with_both()
     assert known.nunique() == 4
-    cli = build([*given, "--profile.n_both", "12"])
-    with pytest.raises(InputError, match="n_both is 12, but 6 patients who train have an MRI and a TVUS clip"):
-        cli.trainer.fit(cli.model, cli.datamodule)
+    with pytest.raises(
+        InputError, match=r"^[^\n]*n_both is 12, but 6 patients who train have an MRI and a TVUS clip[^\n]*$"
+    ):
+        build([*given, "--profile.n_both", "12"])
