@@ -89,6 +89,7 @@ class UnpairedDataModule(pl.LightningDataModule):
         self.clips_in_batches = clips_in_batches
         self.unlabelled_clips = unlabelled_clips
         self.n_both = n_both
+        self._with_both: set[str] | None = None
         for part in (mri, tvus):
             for name in self.covariates if part is not None else ():
                 if part is not None and name not in part.manifest.columns[len(COLUMNS) :]:
@@ -97,6 +98,7 @@ class UnpairedDataModule(pl.LightningDataModule):
                         "column of both manifests"
                     )
         if unlabelled_with_both:
+            self._with_both = self.patients_with_both()  # drawn among all, and kept when some are left out
             mri.leave_out_unlabelled(self.patients_with_both())
 
     @property
@@ -196,6 +198,8 @@ class UnpairedDataModule(pl.LightningDataModule):
         Raises:
             InputError: There are fewer than `n_both`.
         """
+        if self._with_both is not None:
+            return self._with_both
         if self.tvus is None:
             return set()
         lent = self.tvus.manifest.iloc[self._lent()]

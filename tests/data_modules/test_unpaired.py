@@ -239,3 +239,18 @@ def test_only_volumes_of_patients_with_both_examinations_train_without_a_label(w
     next(iter(few.train_dataloader()))
     with pytest.raises(InputError, match="n_unlabelled is 999, but"):
         data(n_unlabelled=999)
+
+
+def test_who_is_known_to_have_both_examinations_does_not_change_with_whose_volumes_are_left_out(
+    write_cohort: WriteCohort,
+) -> None:
+    cohort = str(write_cohort(n_labelled=60, n_unlabelled=20, n_tvus=60, tvus_from=10))
+
+    def known(n: int, alone: bool) -> set[str]:
+        mri = MRIDataModule(cohort, n_labelled=30, unlabelled_batch_size=4)
+        return UnpairedDataModule(
+            mri, TVUSDataModule(cohort), n_both=n, unlabelled_with_both=alone
+        ).patients_with_both()
+
+    for n in range(2, 20):
+        assert known(n, alone=True) == known(n, alone=False)
