@@ -69,7 +69,7 @@ class VolumeAugmentation(Augmentation):
         noise: Standard deviation of Gaussian noise, from 0 to this, in units of the range [0, 1].
 
     Raises:
-        InputError: A magnitude is negative, or flip or zoom is 1 or more where it must be less.
+        InputError: A magnitude is out of its range; the message says which.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ def open_video(file: Path, source: dict[str, Any]) -> Recording:
     """Opens a video file.
 
     Args:
-        file: AVI, MP4, MKV, MOV, MPEG, WebM or whatever FFmpeg knows by its content.
+        file: A video; FFmpeg knows its format by the content.
         source: What is known of it, for the record.
 
     Raises:

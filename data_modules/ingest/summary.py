@@ -17,7 +17,7 @@ class IngestSummary:
         labelled: Cases with a label.
         obliterated: Cases with label 1.
         kept: Cases that an earlier run had stored already.
-        rejected: Entries of rejected.csv for this modality.
+        rejected: Entries of rejected.csv for this modality and set.
         defects: Those of them with which something is wrong.
         reasons: Why the defects were left out, and how often.
         account: How many images were used by which rule, and how many left out and why.
