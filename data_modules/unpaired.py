@@ -245,8 +245,11 @@ class UnpairedDataModule(pl.LightningDataModule):
                 trained = tvus.manifest["split"].iloc[batch["index"].numpy()].eq("train").to_numpy(copy=True)
                 yield {**batch, "image": image, "label": batch["label"].where(torch.from_numpy(trained), torch.nan)}
 
-    def clip_fingerprint(self) -> str:
+    def clip_fingerprint(self, device: torch.device | str = "cpu") -> str:
         """Returns a hash that changes with the set of clips, their labels, their content or their augmentation.
+
+        Args:
+            device: Where images would be augmented: each kind draws random numbers of its own, a batch at a time.
 
         Raises:
             InputError: As `clips`.
@@ -256,7 +259,8 @@ class UnpairedDataModule(pl.LightningDataModule):
         if tvus.augmentation is not None:
             options = sorted(vars(tvus.augmentation).items())
             digest.update(
-                f"{self.clip_copies} {tvus.seed} {tvus.augmentation.__class__.__qualname__} {options}".encode()
+                f"{self.clip_copies} {tvus.seed} {tvus.batch_size} {torch.device(device).type} "
+                f"{tvus.augmentation.__class__.__qualname__} {options}".encode()
             )
         labels = tvus.manifest["label"].where(tvus.manifest["split"].eq("train"))
         for case_id, path, label in (

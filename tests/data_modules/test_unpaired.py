@@ -121,6 +121,20 @@ def test_the_fingerprint_changes_with_copies_and_augmentation(write_cohort: Writ
     assert unpaired(cohort, noise=0.2).clip_fingerprint() == unpaired(cohort, noise=0.2).clip_fingerprint()
 
 
+def test_the_fingerprint_of_augmented_clips_changes_with_what_their_noise_is_drawn_by(
+    write_cohort: WriteCohort,
+) -> None:
+    plain, noisy = unpaired(write_cohort()), unpaired(write_cohort(), noise=0.2)
+    assert plain.clip_fingerprint("cuda") == plain.clip_fingerprint()
+    assert noisy.clip_fingerprint("cuda") != noisy.clip_fingerprint("cpu") == noisy.clip_fingerprint()
+    before = {data: data.clip_fingerprint() for data in (plain, noisy)}
+    for data in before:
+        assert data.tvus is not None
+        data.tvus.batch_size += 1
+    assert plain.clip_fingerprint() == before[plain]
+    assert noisy.clip_fingerprint() != before[noisy]
+
+
 def test_copies_without_an_augmentation_are_refused(write_cohort: WriteCohort) -> None:
     cohort = write_cohort()
     with pytest.raises(InputError, match=r"data\.clip_copies is 2, but data\.tvus has no augmentation"):
