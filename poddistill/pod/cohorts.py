@@ -19,13 +19,15 @@ from data_modules.unpaired import UnpairedDataModule
 from poddistill.losses.unpaired import StudentCohort, TeacherBank
 from poddistill.pod.teacher_tvus import TeacherTVUS
 from poddistill.training.checkpoints import hashed, read_checkpoint
+from poddistill.training.processes import by_first
+from poddistill.training.run_folder import is_dry
 
 FORMAT = 2
 """Of the file with the outputs; another format has another name."""
 
 
 def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.device) -> TeacherBank:
-    """Returns the teacher's outputs on the labelled training clips, or on augmented copies, with their covariates.
+    """Returns the teacher's outputs on the clips that the data lend, or on augmented copies, with their covariates.
 
     The outputs are kept in ``outputs/<key>.pt`` of the teacher's run folder, the key a hash of the teacher's weights,
     of the clips and of how they are augmented, so every student of this teacher shares them and a changed clip or
@@ -44,19 +46,23 @@ def teacher_bank(checkpoint: str | Path, trainer: pl.Trainer, device: torch.devi
     _refuse_other_labels(checkpoint, content, data.tvus)
     weights = hashlib.sha256()
     for name, value in sorted(content["state_dict"].items()):
-        weights.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else b"")
-    key = hashlib.sha256(f"{FORMAT} {weights.hexdigest()} {data.clip_fingerprint()}".encode()).hexdigest()[:24]
+        if isinstance(value, torch.Tensor) and value.dim():  # else it is no teacher, or a count
+            weights.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes())
+    key = hashlib.sha256(f"{FORMAT} {weights.hexdigest()} {data.clip_fingerprint(device)}".encode()).hexdigest()[:24]
     kept = Path(checkpoint).resolve().parent.parent / "outputs" / f"{key}.pt"
-    outputs: dict[str, Any] = {}
-    if trainer.is_global_zero:
+    case_ids = data.tvus.manifest["case_id"]
+
+    def look_up() -> dict[str, Any]:
         outputs, reason = _kept(kept)
         if reason:
             trainer.print(f"{kept}: cannot be read, so the teacher's outputs are computed again: {reason}")
         if not outputs:
-            outputs = _compute(checkpoint, data.clips(device), data.tvus.manifest["case_id"], device)
-            if reason := _keep(outputs, kept):
+            outputs = _compute(checkpoint, data.clips(device), case_ids, device)
+            if not is_dry(trainer) and (reason := _keep(outputs, kept)):
                 trainer.print(f"{kept.parent}: the teacher's outputs are not kept for other students: {reason}")
-    outputs = trainer.strategy.broadcast(outputs)
+        return outputs
+
+    outputs = by_first(trainer, look_up)
     covariates = torch.from_numpy(data.covariate_scores()[1]).to(device).repeat(data.clip_copies, 1)
     recorded = torch.from_numpy(data.covariates_recorded()[1]).to(device).repeat(data.clip_copies)
     clips = data.tvus.manifest.set_index("case_id")["patient_id"]

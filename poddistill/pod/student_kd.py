@@ -21,6 +21,7 @@ from poddistill.pod.detector import Batch, Detector
 from poddistill.pod.linear_probe import LinearProbe
 from poddistill.training.checkpoints import load_encoder
 from poddistill.training.optimisation import Optimisation
+from poddistill.training.processes import by_first
 
 
 class StudentKD(Detector):
@@ -177,11 +178,14 @@ class StudentKD(Detector):
         if soft is not None:
             known = known.where(~known.isnan(), soft.cpu())
         rows = (~known.isnan()).nonzero().flatten()
-        if self.trainer.is_global_zero:
+
+        def fit() -> None:
             batches = self._mri().sequential_dataloader(rows.numpy())
             volumes = (in_unit_range(batch["image"].to(self.device, non_blocking=True)) for batch in batches)
             with torch.compiler.set_stance("force_eager"):  # a few other shapes are not worth another compilation
                 probe(self.encoder, self.head, volumes, known[rows])
+
+        by_first(self.trainer, fit)
         for parameter in self.head.parameters():
             parameter.data.copy_(self.trainer.strategy.broadcast(parameter.data.cpu()))  # else all to one GPU
 

@@ -61,3 +61,20 @@ def test_scores_do_not_depend_on_the_number_of_processes(distributed: Path, tmp_
     logged = pd.read_csv(folder / "metrics.csv")["test/auroc"].dropna()
     assert len(logged) == 2
     assert logged.iloc[0] == pytest.approx(logged.iloc[1], abs=1e-6)
+
+
+def test_what_the_first_process_refuses_is_told_by_all(distributed: Path, options: Options, tmp_path: Path) -> None:
+    """Else the second one would wait for it, or end by a broken connection."""
+    no_teacher = ("--model.init_args.teacher", str(distributed / "mae/checkpoints/best.ckpt"))
+    command = str(Path(sys.executable).with_name("poddistill"))
+    result = subprocess.run(
+        [command, "fit", *options("student", tmp_path, *no_teacher), *TWO],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == 1
+    assert told
+    assert all(line.endswith("holds no TVUS teacher; give the best.ckpt of the teacher stage") for line in told)
