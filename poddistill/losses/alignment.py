@@ -95,7 +95,7 @@ class DistributionAlignment(Transfer):
             if not len(known):
                 raise InputError("prevalence is null, but no MRI has a training label: give a number in (0, 1)")
             self.share = float(known.mean())
-        means = [bank.logits[bank.labelled(label)].double().sigmoid().mean().item() for label in (0, 1)]
+        means = [bank.logits[bank.labelled(label)].cpu().double().sigmoid().mean().item() for label in (0, 1)]
         obliterated = (1 - self.share) * means[0] + self.share * means[1]
         self.expected = (1 - obliterated, obliterated)
 

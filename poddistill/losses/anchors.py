@@ -100,11 +100,11 @@ class AnchoredFeatures(Transfer):
         wanted, given = self.projection.out_features, bank.features.shape[1]
         if given != wanted:
             raise InputError(f"teacher_features is {wanted}, but the teacher has {given}: set it to {given}")
-        features = bank.features.double()
+        features = bank.features.cpu().double()  # not every accelerator knows float64
         deviation, mean = torch.std_mean(features, dim=0, correction=0)
         # A feature that hardly changes may have a deviation of a rounding error; divided by it, that would count.
         varies = deviation > 1e-6 * features.abs().amax(0)
-        standardised = torch.where(varies, (features - mean) / deviation, 0.0)
+        standardised = torch.where(varies, (features - mean) / deviation, 0.0).float().to(bank.features.device)
         self.rows, self.features = _patient_means(cohort, bank, standardised)
         self.shares = _shares(self.rows, cohort)
         self.needs_unlabelled = self.shares[0] == 0

@@ -170,7 +170,7 @@ def _centres(features: Tensor, k: int) -> Tensor:
     """Returns k centres (k, F) of features (n, F), n at least k; where fewer than k differ, each several times."""
     if k == 1:
         return features.mean(0, keepdim=True)
-    points = features.double().cpu().numpy()
+    points = features.cpu().double().numpy()
     distinct = np.unique(points, axis=0)
     if len(distinct) <= k:
         centres = distinct[np.arange(k) % len(distinct)]

@@ -77,7 +77,7 @@ class TeacherHead(Transfer):
         self.space.prepare(bank)
         self.label_loss.prepare(cohort.labels)
         features = self.space.standardised(bank.features)
-        self._fit(features.double().cpu().numpy(), bank.logits.double().cpu().numpy())
+        self._fit(features.cpu().double().numpy(), bank.logits.cpu().double().numpy())
         if not self.moment_weight:
             return
         for label in (0, 1):

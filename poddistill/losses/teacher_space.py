@@ -50,7 +50,7 @@ class TeacherSpace(nn.Module):
         for label, meaning in ((0, "free"), (1, "obliterated")):
             if not len(bank.labelled(label)):
                 raise InputError(f"no TVUS training clip has label {label} ({meaning}): add such clips")
-        features = bank.features.double()
+        features = bank.features.cpu().double()  # not every accelerator knows float64
         scale = features.std(0, correction=0)
         varies = scale > 1e-6 * features.abs().amax(0)  # not 0: the deviation of equal numbers may be a rounding error
         self.mean.copy_(features.mean(0))

@@ -73,7 +73,7 @@ class FilmstripFigure(Callback):
         if is_dry(trainer) or not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        cases = data.manifest.iloc[index.cpu().numpy()].assign(probability=logit.double().sigmoid().cpu().numpy())
+        cases = data.manifest.iloc[index.cpu().numpy()].assign(probability=logit.cpu().double().sigmoid().numpy())
         cases = cases[cases["split"] == "test"].sort_values("probability")
         half = min(self.n_cases // 2, len(cases) // 2)
         shown = cases.iloc[[*range(half), *range(len(cases) - half, len(cases))]]
