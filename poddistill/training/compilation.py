@@ -40,10 +40,10 @@ def compile_networks(stage: nn.Module, mode: Mode, device: torch.device) -> None
 class Compilation(Callback):
     """Compiles the networks of a stage in place for its fit, and tells how long that took.
 
-    Validation runs eagerly, for each of its batch sizes would be compiled anew. Weights keep their names, so a
-    checkpoint goes from a compiled run to an eager one and back. Random numbers (masks, dropout) are those of the eager
-    run, so both see the same masks; losses agree up to rounding. Networks are compiled when they are first called,
-    which is in the second step where `Utilisation` counts the first.
+    Validation and test run eagerly, for each of their batch sizes would be compiled anew. Weights keep their names, so
+    a checkpoint goes from a compiled run to an eager one and back. Random numbers (masks, dropout) are those of the
+    eager run, so both see the same masks; losses agree up to rounding. Networks are compiled when they are first
+    called, which is in the second step where `Utilisation` counts the first.
 
     Args:
         mode: torch.compile's mode: ``default``; ``reduce-overhead``, which also replays a step's kernels as one CUDA
@@ -81,6 +81,8 @@ class Compilation(Callback):
         """Goes back to the compiled networks."""
         if self.mode is not None:
             torch.compiler.set_stance("default")
+
+    on_test_start, on_test_end = on_validation_start, on_validation_end
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Goes back to them for a later fit of this process."""

@@ -82,8 +82,8 @@ def test_a_compiled_run_is_the_eager_one_and_their_checkpoints_are_exchanged(
     assert ends[0] == pytest.approx(ends[1], rel=1e-3)
 
 
-def test_validation_is_not_compiled(tmp_path: Path) -> None:
-    """Its last batch is another size; training has one alone."""
+def test_validation_and_test_are_not_compiled(tmp_path: Path) -> None:
+    """Their last batch is another size; training has one alone."""
 
     class Validated(Stage):
         def validation_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -92,11 +92,15 @@ def test_validation_is_not_compiled(tmp_path: Path) -> None:
         def val_dataloader(self) -> DataLoader:
             return DataLoader(torch.rand(7, 1, 8, 8, 8), batch_size=5)
 
+        test_step, test_dataloader = validation_step, val_dataloader
+
     graphs = []
     for stage_class in (Stage, Validated):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        fit("default", tmp_path / stage_class.__name__, epochs=2, stage_class=stage_class)
+        stage = fit("default", tmp_path / stage_class.__name__, epochs=2, stage_class=stage_class)
+        if stage_class is Validated:
+            stage.trainer.test(stage, verbose=False)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[1] > 0
 
