@@ -90,6 +90,9 @@ class CohortDataModule(pl.LightningDataModule):
         n_unlabelled: int | None = None,
     ) -> None:
         super().__init__()
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if value < least:
+                raise InputError(f"{name} of {self.modality} is {value}: give at least {least}")
         if unlabelled_batch_size < 0 or (unlabelled_batch_size and include_unlabelled):
             raise InputError(
                 f"unlabelled_batch_size is {unlabelled_batch_size}: give at least 0, and 0 with include_unlabelled"
@@ -251,7 +254,13 @@ class CohortDataModule(pl.LightningDataModule):
         split = split.mask(unused, "unlabelled")
         if self._without_labels and self.fold is not None:
             patients = sorted(self.manifest["patient_id"].unique())
-            split = split.mask(self.manifest["patient_id"].isin(patients[self.fold % HELD_OUT :: HELD_OUT]), "val")
+            held_out = patients[self.fold % HELD_OUT :: HELD_OUT]
+            if not held_out:
+                raise InputError(
+                    f"fold is {self.fold}, but {self.cohort} has {len(patients)} patients, none of them with a label: "
+                    "choose a lower --fold"
+                )
+            split = split.mask(self.manifest["patient_id"].isin(held_out), "val")
         if self.n_unlabelled is not None:
             left_out = _shuffled(self.manifest["case_id"][split.eq("unlabelled")], self.seed)[self.n_unlabelled :]
             split = split.mask(split.index.isin(left_out), "unused")
@@ -344,6 +353,11 @@ def _draw(cases: pd.Series, labels: pd.Series, n: int, seed: int, modality: str)
         return cases
     order = _shuffled(cases, seed)
     positive, negative = (order[labels[order].eq(label)] for label in (1, 0))
+    if not (len(positive) and len(negative)):
+        missing = "free" if len(positive) else "obliterated"
+        raise InputError(
+            f"n_labelled is {n}, but no {modality} case to train on is {missing}: choose another --fold, or ingest such"
+        )
     n_positive = min(max(round(n * len(positive) / len(cases)), 1), n - 1)
     return cases.loc[positive[:n_positive].append(negative[: n - n_positive])]
 

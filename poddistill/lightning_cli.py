@@ -95,27 +95,57 @@ class StageCLI(LightningCLI):
                     if f"--trainer.{name}" not in self._named:
                         trainer[name] = value
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UsageError(f"--seed_everything: {str(error).rstrip('.')}") from error
+
     def _run_subcommand(self, subcommand: str) -> None:
         writes = subcommand == "fit" and self.trainer.is_global_zero and not is_dry(self.trainer)
         with held(Path(self.config.fit.run)) if writes else nullcontext():
-            super()._run_subcommand(subcommand)
+            try:
+                super()._run_subcommand(subcommand)
+            except ValueError as error:
+                if "parameter group" not in str(error):
+                    raise
+                raise InputError(
+                    f"{self.config[subcommand].ckpt_path}: its optimiser had other groups of weights; resume with the "
+                    "options it was trained with (layer_decay, freeze_encoder), which stand in its run's config.yaml"
+                ) from error
 
     def before_fit(self) -> None:
         """Leaves what was trained before as it is.
 
         Raises:
-            InputError: The run folder holds a training that this one does not resume, or what it resumes is of another
-                stage or of other sizes.
+            InputError: The run folder holds a training that this one does not resume; what it resumes is of another
+                stage or of other sizes, or has seen those who are held out here; or nobody is there to test on.
         """
         folder, resumed = Path(self.config.fit.run), self.config.fit.ckpt_path
         if resumed:
             check_fit(self.model, read_checkpoint(resumed)["state_dict"], resumed)
+            refuse_trained_on(resumed, self.datamodule.manifest)
+        if self.config.fit.test_after_fit:
+            self._check_test_cases()
         checkpoints = folder / "checkpoints"
         kept = [name for name in ("last.ckpt", "best.ckpt") if (checkpoints / name).exists()]
         if kept and not is_dry(self.trainer) and Path(resumed or "nowhere").resolve().parent != checkpoints.resolve():
             raise InputError(
                 f"{folder}: holds a{'nother' if resumed else ''} training; resume it with --ckpt_path "
                 f"{checkpoints}/{kept[0]}, remove the folder, or give another --run"
+            )
+
+    def _check_test_cases(self) -> None:
+        manifest, fold = self.datamodule.manifest, self.config.fit.fold
+        labels = manifest.loc[manifest["split"].eq("test"), "label"].dropna()
+        if not len(labels):
+            raise InputError(
+                f"--fold {fold}: {self.config.fit.cohort} has no labelled case in it to test on; choose another "
+                "--fold, ingest the cohort with fewer --folds, or set --test_after_fit false"
+            )
+        if labels.nunique() < 2:
+            self.trainer.print(
+                f"{int(labels.sum())} of {len(labels)} test cases are obliterated: no test/auroc will be"
             )
 
     def before_validate(self) -> None:
@@ -169,6 +199,9 @@ class StageCLI(LightningCLI):
         if SLURMEnvironment.detect():
             plugins = self._get(self.config_init, "trainer", {}).get("plugins") or []
             kwargs["plugins"] = [*plugins, SLURMEnvironment(auto_requeue=False)]
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+            if self._get(self.config_init, f"trainer.{name}") == 0:
+                raise UsageError(f"trainer.{name} is 0: give at least 1")
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, TypeError, ValueError) as error:
@@ -267,10 +300,15 @@ def _with_unlabelled(unlabelled: Any, batch_size: Any, n_labelled: Any, epochs: 
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Returns the InputError that led to an exception, or else the exception."""
+    """Returns the InputError that led to an exception, or else the exception.
+
+    One that was raised in a loader's process arrives with that process' traceback as its message.
+    """
     link: BaseException | None = error
     while link is not None and not isinstance(link, InputError):
         link = link.__cause__ or link.__context__
+    if link is not None and "Original Traceback" in str(link):
+        return type(link)(str(link).rpartition(f"{type(link).__name__}: ")[2].strip())
     return link or error
 
 

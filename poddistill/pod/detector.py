@@ -11,7 +11,7 @@ from data_modules.errors import InputError
 from poddistill.losses.labels import LabelLoss
 from poddistill.training.checkpoints import refuse_trained_on
 from poddistill.training.optimisation import Optimisation, configure
-from poddistill.training.scores import CaseScores, auroc
+from poddistill.training.scores import CaseScores, auroc, require_finite
 
 Batch = dict[str, Tensor]
 
@@ -85,8 +85,13 @@ class Detector(pl.LightningModule):
         return torch.sigmoid(logits)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the scores over all validation cases, each counted once."""
-        _, logit, label = self.scores.compute()
+        """Logs the scores over all validation cases, each counted once.
+
+        Raises:
+            InputError: A case has no finite logit.
+        """
+        index, logit, label = self.scores.compute()
+        require_finite(index, logit, self._data().manifest)
         self._log_scores("val", logit, label)
 
     def on_test_epoch_end(self) -> None:

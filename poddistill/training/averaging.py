@@ -8,6 +8,8 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from data_modules.errors import InputError
+
 
 class WeightEMA(WeightAveraging):
     """Validates, selects and saves an exponential moving average of the weights and buffers, w, instead of the last.
@@ -27,12 +29,12 @@ class WeightEMA(WeightAveraging):
         decay: The largest d, in (0, 1).
 
     Raises:
-        ValueError: It is out of range.
+        InputError: It is out of range.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"decay is {decay}: give a part in (0, 1)")
+            raise InputError(f"decay is {decay}: give a part in (0, 1)")
         super().__init__()
         self.decay = decay
         self._n: int | None = None

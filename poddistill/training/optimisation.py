@@ -24,7 +24,9 @@ def configure(optimisation: Optimisation, module: pl.LightningModule) -> Optimiz
     """
     epochs = module.trainer.max_epochs
     if epochs is None or epochs < 1:
-        raise InputError("trainer.max_epochs is not set: the schedule of the learning rate needs a number of epochs")
+        raise InputError(
+            f"trainer.max_epochs is {epochs}: the schedule of the learning rate needs their number; give at least 1"
+        )
     steps = max(1, round(int(module.trainer.estimated_stepping_batches) / epochs))
     optimizer, schedule = optimisation(module, steps, epochs)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

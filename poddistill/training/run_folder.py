@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data_modules.errors import InputError
 from poddistill.training.checkpoints import hashed
-from poddistill.training.scores import CaseScores
+from poddistill.training.scores import CaseScores, require_finite
 
 
 def is_dry(trainer: pl.Trainer) -> bool:
@@ -139,13 +139,28 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.loss_of_best = math.inf
+        self._seen: set[str] = set()  # patients of the training that is resumed, hashed
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remembers whom the training that is resumed has seen; the cohort may have lost some of them since."""
+        self._seen = set(checkpoint.get("trained_patients", []))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Makes sure, before anything is trained, that the best is known.
 
         Raises:
-            InputError: A resumed training lacks its best checkpoint.
+            InputError: A resumed training lacks its best checkpoint; or nothing would be validated, or in the midst of
+                an epoch, from where no training can be resumed.
         """
+        if not is_dry(trainer) and not trainer.limit_val_batches:
+            raise InputError("trainer.limit_val_batches is 0: nothing would be validated, and so no checkpoint be best")
+        if trainer.val_check_interval != 1.0:
+            raise InputError(
+                f"trainer.val_check_interval is {trainer.val_check_interval}: a training resumes at the end of an "
+                "epoch alone; leave it at 1.0, and give check_val_every_n_epoch"
+            )
         if self.best_model_path and not Path(self.best_model_path).is_file():
             raise InputError(
                 f"{self.best_model_path}: missing, the best checkpoint before this training was interrupted; put it "
@@ -204,7 +219,7 @@ class BestCheckpoint(ModelCheckpoint):
         checkpoint["image_form"] = trainer.datamodule.image_form  # type: ignore[attr-defined]
         own = hashed(trainer.datamodule.trained_patients)  # type: ignore[attr-defined]
         earlier = cast("set[str]", getattr(pl_module, "earlier_patients", set()))
-        checkpoint["trained_patients"] = sorted(earlier.union(own))
+        checkpoint["trained_patients"] = sorted(earlier.union(own, self._seen))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the state that is resumed for saved."""
@@ -226,8 +241,9 @@ class BestCheckpoint(ModelCheckpoint):
             return
         if not self.best_model_path:
             raise InputError(
-                f"nothing was validated in {trainer.max_epochs} epochs, so no checkpoint is the best: "
-                f"leave trainer.limit_val_batches ({trainer.limit_val_batches}) above 0"
+                f"the training ended after {trainer.global_step} steps, before its first validation, so no "
+                f"checkpoint is the best: raise trainer.max_steps ({trainer.max_steps}), or lower "
+                "check_val_every_n_epoch"
             )
         if trainer.is_global_zero:
             best = Path(self.best_model_path)
@@ -267,17 +283,29 @@ class MetricsCSV(CSVLogger):
             file = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
             rows = _read_rows(file)
             file.unlink(missing_ok=True)  # else Lightning warns and does the same
-            writer = super().experiment
-            writer.metrics = rows
+            _replace_rows(super().experiment, rows)
         return super().experiment
 
     def drop_after(self, step: int) -> None:
         """Forgets the rows of steps that a resumed run will do again (step counts optimiser steps done)."""
         writer = self.experiment
-        file = Path(writer.metrics_file_path)
-        rows = _read_rows(file) + writer.metrics  # saved already, or not yet
+        rows = _read_rows(Path(writer.metrics_file_path)) + writer.metrics  # saved already, or not yet
+        _replace_rows(writer, [row for row in rows if int(row["step"]) < step])
+
+
+def _replace_rows(writer: ExperimentWriter, rows: list[dict[str, Any]]) -> None:
+    """Writes these rows in place of a writer's file at once: a run that is killed before it logs again keeps them."""
+    file = Path(writer.metrics_file_path)
+    writer.metrics, writer.metrics_keys = rows, []
+    if not rows:
         file.unlink(missing_ok=True)
-        writer.metrics = [row for row in rows if int(row["step"]) < step]
+        return
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    writer.metrics_file_path = str(temporary)
+    writer.save()
+    writer.metrics_file_path = str(file)
+    temporary.replace(file)
 
 
 def _read_rows(file: Path) -> list[dict[str, Any]]:
@@ -307,6 +335,9 @@ class PredictionsWriter(Callback):
 
     Args:
         dirpath: The run folder.
+
+    Raises:
+        InputError: A case has no finite output, so that nothing is written.
     """
 
     def __init__(self, dirpath: str) -> None:
@@ -322,12 +353,14 @@ class PredictionsWriter(Callback):
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> None:
         index, logit, _ = cast(CaseScores, pl_module.scores).compute()  # every process takes part in the gathering
+        manifest = trainer.datamodule.manifest  # type: ignore[attr-defined]
+        require_finite(index, logit, manifest)
         if not trainer.is_global_zero or is_dry(trainer):
             return
-        table = trainer.datamodule.manifest.iloc[index.cpu().numpy()]  # type: ignore[attr-defined]
+        table = manifest.iloc[index.cpu().numpy()]
         table = table[["case_id", "patient_id", "split", "label"]].copy()
         table["label"] = table["label"].astype("Int64")
-        table["probability"] = torch.sigmoid(logit.double()).cpu().numpy()
+        table["probability"] = torch.sigmoid(logit.cpu().double()).numpy()
         self.dirpath.mkdir(parents=True, exist_ok=True)
         temporary = self.dirpath / f".{name}.{os.getpid()}"
         table.to_csv(temporary, index=False)

@@ -1,10 +1,13 @@
 """Scores of a whole data set, the same for any number of processes."""
 
+import pandas as pd
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
+
+from data_modules.errors import InputError
 
 
 class CaseScores(Metric):
@@ -46,12 +49,32 @@ class CaseScores(Metric):
 def auroc(logit: Tensor, label: Tensor) -> Tensor:
     """Area under the ROC curve of logits (N,) for labels (N,), unlabelled cases left out.
 
-    NaN where a class is missing.
+    NaN where a class is missing, or a logit is NaN, which has no rank.
     """
     known = ~label.isnan()
     label = label[known].long()
-    if label.numel() == 0 or label.min() == label.max():
+    if label.numel() == 0 or label.min() == label.max() or logit[known].isnan().any():
         return torch.tensor(float("nan"), device=logit.device)
     # By rank: the metric wants probabilities, and sigmoids of large logits would be equal
     rank = torch.unique(logit[known], return_inverse=True)[1]
     return binary_auroc(rank.float() / max(int(rank.max()), 1), label)
+
+
+def require_finite(index: Tensor, logit: Tensor, manifest: pd.DataFrame) -> None:
+    """Makes sure that every case has a logit that can be ranked and written down.
+
+    Args:
+        index: int (N,), rows of the manifest.
+        logit: (N,).
+        manifest: With a column path.
+
+    Raises:
+        InputError: One is nan or infinite; it names the case's file.
+    """
+    bad = index[~logit.isfinite()].cpu().numpy()
+    if len(bad):
+        raise InputError(
+            f"{manifest['path'].iloc[bad[0]]}: no finite output for this case"
+            + (f" and {len(bad) - 1} others" if len(bad) > 1 else "")
+            + "; ingest the cohort again, or, if its images are finite, set precision to 32-true"
+        )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -183,6 +184,63 @@ def test_a_stage_of_another_fold_is_refused(pipeline: Path, options: Options, tm
         run(["fit", *options("student", tmp_path, *upstream, "--fold", "2")])
 
 
+def test_another_folds_training_is_not_resumed(pipeline: Path, options: Options, tmp_path: Path) -> None:
+    """It has seen those who are held out here."""
+    last = ("--ckpt_path", str(pipeline / "teacher/checkpoints/last.ckpt"))
+    with pytest.raises(
+        InputError, match=r"teacher/checkpoints/last\.ckpt: was trained on \d+ of the \d+ patients whom"
+    ):
+        run(["fit", *options("teacher", tmp_path, "--fold", "1"), *last])
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_test_fold_without_labels_is_refused_before_the_training(
+    options: Options, tiny_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cohort = tmp_path / "cohort"
+    shutil.copytree(tiny_cohort, cohort)
+    clips = pd.read_csv(cohort / "tvus.csv")
+    tested = clips["fold"].eq(0)
+    clips.assign(label=clips["label"].mask(tested)).to_csv(cohort / "tvus.csv", index=False)
+    with pytest.raises(InputError, match=r"^--fold 0: .*/cohort has no labelled case in it to test on; choose another"):
+        run(["fit", *options("teacher", tmp_path / "run", "--cohort", str(cohort))])
+    assert not (tmp_path / "run/checkpoints").exists()
+    clips.assign(label=clips["label"].mask(tested, 0)).to_csv(cohort / "tvus.csv", index=False)
+    run(["fit", *options("teacher", tmp_path / "run", "--cohort", str(cohort), "--profile.teacher_epochs", "2")])
+    assert f"0 of {tested.sum()} test cases are obliterated" in capsys.readouterr().out
+
+
+def test_a_volume_that_has_no_finite_output_is_named(options: Options, tiny_cohort: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    shutil.copytree(tiny_cohort, cohort)
+    volumes = pd.read_csv(cohort / "mri.csv")
+    validated = volumes.loc[volumes["fold"].eq(1) & volumes["label"].notna(), "path"].iloc[0]
+    image = np.load(cohort / validated)
+    image[0, 0, 0] = np.nan
+    np.save(cohort / validated, image)
+    with pytest.raises(InputError, match=rf"^{validated}: no finite output for this case; ingest the cohort again"):
+        run(["fit", *options("student", tmp_path / "run", "--cohort", str(cohort))])
+    assert not list((tmp_path / "run").rglob("best.ckpt"))
+
+
+def test_a_damaged_volume_is_told_in_one_line_by_a_loaders_process_too(
+    options: Options, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    cohort = tmp_path / "cohort"
+    shutil.copytree(tiny_cohort, cohort)
+    for file in sorted((cohort / "mri").rglob("*.npy"))[1:]:
+        file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"^\S+\.npy: not a readable array; ingest the cohort again$"):
+        run(["fit", *options("mae", tmp_path / "run", "--cohort", str(cohort), "--profile.workers", "1")])
+
+
+def test_other_options_of_the_optimiser_are_not_resumed_with(pipeline: Path, options: Options, tmp_path: Path) -> None:
+    last = ("--ckpt_path", str(pipeline / "student/checkpoints/last.ckpt"))
+    further = ("--model.init_args.optimisation.init_args.layer_decay", "1.0", "--profile.student_epochs", "8")
+    with pytest.raises(InputError, match=r"last\.ckpt: its optimiser had other groups of weights; resume with the opt"):
+        run(["fit", *options("student", tmp_path, *last, *further)])
+
+
 def test_a_validation_fold_of_one_class_is_refused(options: Options, tiny_cohort: Path, tmp_path: Path) -> None:
     cohort = tmp_path / "cohort"
     shutil.copytree(tiny_cohort, cohort)
@@ -226,6 +284,13 @@ def test_a_training_that_comes_apart_ends_and_keeps_nothing_of_it(options: Optio
         ("mae", ("--cohort", "{runs}/nowhere"), "no such file; make it with `poddistill ingest mri"),
         ("mae", ("--fold", "9"), "fold"),
         ("mae", ("--profile.patch_size", "[3,3,3]"), "does not divide image_size"),
+        ("mae", ("--profile.mae_batch_size", "0"), "^batch_size of mri is 0: give at least 1"),
+        ("teacher", ("--profile.workers", "-1"), "^num_workers of tvus is -1: give at least 0"),
+        ("mae", ("--profile.mae_epochs", "0"), "^trainer.max_epochs is 0: "),
+        ("mae", ("--profile.mae_accumulate", "0"), "^trainer.accumulate_grad_batches is 0: give at least 1"),
+        ("mae", ("--profile.mae_validate_every", "0"), "^trainer.check_val_every_n_epoch is 0: give at least 1"),
+        ("student", ("--profile.student_ema", "1.5"), r"^decay is 1.5: give a part in \(0, 1\)"),
+        ("mae", ("--seed_everything", "-1"), "^--seed_everything: -1 is not in bounds"),
         ("mae", ("--profile.volume_size", "[8,16,32]"), "volumes of .* meet an encoder with image_size"),
     ],
 )

@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from torch.utils.data import DataLoader
 
+from data_modules.errors import InputError
 from poddistill.training.averaging import WeightEMA
 
 
@@ -119,5 +120,5 @@ def test_a_fit_takes_every_step_of_the_optimiser_into_the_average(tmp_path, accu
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1])
 def test_a_decay_out_of_range_is_told(decay):
-    with pytest.raises(ValueError, match=r"decay is .*: give a part in \(0, 1\)"):
+    with pytest.raises(InputError, match=r"decay is .*: give a part in \(0, 1\)"):
         WeightEMA(decay)

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_modules.errors import InputError
+from poddistill.training.checkpoints import hashed
 from poddistill.training.run_folder import BestCheckpoint, MetricsCSV
 
 
@@ -34,6 +35,15 @@ def test_a_resumed_run_keeps_the_rows_before_its_checkpoint(tmp_path: Path) -> N
     losses = table.dropna(subset="train/loss")
     assert losses["step"].tolist() == [0, 1, 2, 3, 4]
     assert losses["train/loss"].tolist() == [0.0, 0.1, 0.2, 0.3, 9.0]
+
+
+def test_a_resumed_run_that_is_killed_before_it_logs_keeps_its_rows(tmp_path: Path) -> None:
+    logger_with(tmp_path, range(6))
+    MetricsCSV(str(tmp_path)).drop_after(4)
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table["step"].tolist() == [0, 1, 2, 3]
+    assert table["train/loss"].tolist() == [0.0, 0.1, 0.2, 0.3]
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["metrics.csv"]
 
 
 def test_a_fresh_run_forgets_the_old_one(tmp_path: Path) -> None:
@@ -136,7 +146,33 @@ def test_the_last_epoch_is_scored_whatever_their_number(tmp_path: Path, every: i
     assert fitted(tmp_path, 4, told, check_val_every_n_epoch=every) == 4
 
 
-def test_a_training_that_selects_nothing_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("limit_val_batches", 0.0, r"^trainer\.limit_val_batches is 0: nothing would be validated"),
+        ("val_check_interval", 0.5, r"^trainer\.val_check_interval is 0\.5: a training resumes at the end of an epoch"),
+    ],
+)
+def test_a_training_that_could_not_be_selected_or_resumed_is_not_begun(
+    tmp_path: Path, option: str, value: float, message: str
+) -> None:
     told = Told([0.5] * 4, [0.5] * 4)
-    with pytest.raises(InputError, match=r"nothing was validated in 4 epochs.*limit_val_batches \(0\.0\) above 0"):
-        fitted(tmp_path, 4, told, limit_val_batches=0.0)
+    with pytest.raises(InputError, match=message):
+        fitted(tmp_path, 4, told, **{option: value})
+    assert told.weight == 0
+
+
+def test_a_training_that_ends_before_its_first_validation_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^the training ended after 1 steps, before its first .* trainer\.max_steps \(1\)"
+    ):
+        fitted(tmp_path, 4, Told([0.5] * 4, [0.5] * 4), max_steps=1, check_val_every_n_epoch=2)
+
+
+def test_whom_a_resumed_training_has_seen_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told([0.5] * 4, [0.5] * 4)
+    fitted(tmp_path, 2, told)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    monkeypatch.setattr(Cases, "trained_patients", frozenset({"b"}))
+    fitted(tmp_path, 4, told, last)
+    assert set(torch.load(last)["trained_patients"]) == set(hashed(["a", "b"]))

@@ -32,6 +32,13 @@ def test_extreme_logits_keep_their_order() -> None:
     assert auroc(torch.tensor([20.0, 30.0]), torch.tensor([0.0, 1.0])) == 1
 
 
+def test_auroc_of_a_logit_that_is_no_number_is_unknown() -> None:
+    logit, label = torch.tensor([0.0, 1.0, torch.nan]), torch.tensor([0.0, 1.0, 1.0])
+    assert auroc(logit, label).isnan()
+    label[2] = torch.nan
+    assert auroc(logit, label) == 1, "that of a case without label does not count"
+
+
 def test_auroc_of_one_class_is_unknown() -> None:
     assert auroc(torch.randn(4), torch.ones(4)).isnan()
     assert auroc(torch.randn(2), torch.full((2,), float("nan"))).isnan()
