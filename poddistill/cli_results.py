@@ -172,7 +172,13 @@ def _add_logistic(add_verb: AddVerb) -> None:
     add("--n_labelled", type=int, metavar="N", help="labelled volumes to train on (default: all)")
     add("--n_labelled_clips", type=int, metavar="N", help="labelled clips to fit on (default: all)")
     add("--n_unlabelled", type=int, metavar="N", help="volumes without a label to scale covariates by (default: all)")
-    add("--label_noise", type=float, default=0.0, metavar="PART", help="part of the labelled volumes' labels that is wrong (default: 0)")
+    add(
+        "--label_noise",
+        type=float,
+        default=0.0,
+        metavar="PART",
+        help="part of the labelled volumes' labels that is wrong (default: 0)",
+    )
 
 
 def _logistic(arguments: argparse.Namespace) -> None:
