@@ -311,7 +311,7 @@ bench: $(SETUP) ## every benchmark of speed, with the libraries that they compar
 	@for script in $(BENCHMARKS); do echo "benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## removes the simulated cohorts of demo and study, and the runs on them; those with LABELS, NOISE, BOTH or REGIME stay, and .venv
-	rm -rf cohorts/.*.partial-* $(foreach profile,$(SIMULATED_PROFILES),cohorts/$(profile)-replicates $(RUNS)/replicates/$(profile))
+	rm -rf cohorts/.*.partial.* $(foreach profile,$(SIMULATED_PROFILES),cohorts/$(profile)-replicates $(RUNS)/replicates/$(profile))
 	@gone=; for cohort in $(SIMULATED_PROFILES:%=cohorts/%); do \
 	  if [ -e $$cohort ] && ! grep -qsxF '$(KNOWN_KEY)' $$cohort.key; then echo "$$cohort stays: its key is not that of simulated patients"; \
 	  else rm -rf $$cohort $$cohort-hospital $$cohort.key; gone="$$gone|$$cohort"; fi; done; \

@@ -1,7 +1,6 @@
 """The manifest of a cohort: one CSV a modality, its checks, and the folds by patient."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ import pandas as pd
 
 from data_modules.duplicates import check_together, read_duplicates
 from data_modules.errors import InputError
+from data_modules.files import replacing
 from data_modules.tables import read_table, to_numbers
 
 Modality = Literal["mri", "tvus"]
@@ -78,9 +78,8 @@ def write_manifest(cohort: Path, modality: Modality, manifest: pd.DataFrame) -> 
     table["label"] = table["label"].astype("Int64")
     table["fold"] = table["fold"].astype("Int64")
     file = cohort / f"{modality}.csv"
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    table.to_csv(temporary, index=False)
-    temporary.replace(file)
+    with replacing(file) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def read_folds(cohort: str | Path, modality: Modality) -> dict[str, int]:

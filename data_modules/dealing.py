@@ -1,7 +1,6 @@
 """How the patients of a cohort were dealt into folds, remembered in ``folds.json`` so that they keep them."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 from data_modules.cohort import MODALITIES, Modality, assign_folds, check_one_fold, read_folds
 from data_modules.duplicates import check_together, group_patients
 from data_modules.errors import InputError
+from data_modules.files import replacing
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,5 @@ def read_dealing(cohort: Path) -> Dealing | None:
 def write_dealing(cohort: Path, dealing: Dealing) -> None:
     """Writes ``folds.json`` in one step."""
     file = cohort / "folds.json"
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(dealing), indent=1, sort_keys=True))
-    temporary.replace(file)
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(asdict(dealing), indent=1, sort_keys=True))

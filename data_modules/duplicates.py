@@ -2,7 +2,6 @@
 
 import base64
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data_modules.errors import InputError
+from data_modules.files import replacing
 from data_modules.tables import read_table, to_numbers
 
 LOWEST = (5, 12, 12)  # frequencies along (D, H, W) or (T, H, W)
@@ -204,6 +204,5 @@ def write_duplicates(cohort: Path, pairs: pd.DataFrame) -> None:
     if pairs.empty:
         file.unlink(missing_ok=True)
         return
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    pairs.to_csv(temporary, index=False)
-    temporary.replace(file)
+    with replacing(file) as temporary:
+        pairs.to_csv(temporary, index=False)

@@ -1,7 +1,6 @@
 """The cohort report: what to look at first, what is in a cohort, what it looks like, and what was left out."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from data_modules.cohort import MODALITIES, Modality
 from data_modules.dealing import read_dealing
 from data_modules.duplicates import read_duplicates
 from data_modules.errors import InputError
+from data_modules.files import replacing
 from data_modules.inspection_part import NAMES, Part, Shown
 from data_modules.inspection_tables import group_rejections, group_warnings
 
@@ -68,9 +68,8 @@ def write_report(cohort: str | Path) -> Path:
         max_groups=MAX_GROUPS,
     )
     report = cohort / "report.html"
-    temporary = report.with_name(f".{report.name}.{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(report)
+    with replacing(report) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return report
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from data_modules.errors import InputError
+from data_modules.files import replacing
 
 
 def write_array(path: Path, array: np.ndarray, record: dict[str, Any]) -> None:
@@ -102,7 +102,5 @@ def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as handle:
+    with replacing(path) as temporary, temporary.open("wb") as handle:
         write(handle)
-    temporary.replace(path)

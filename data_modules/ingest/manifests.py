@@ -13,6 +13,7 @@ from data_modules.cohort import COLUMNS, MODALITIES, Modality, read_cases, read_
 from data_modules.dealing import check_dealing, deal, write_dealing
 from data_modules.duplicates import COLUMNS as PAIR_COLUMNS
 from data_modules.duplicates import find_duplicates, write_duplicates
+from data_modules.files import replacing
 from data_modules.ingest.images import Rejection
 from data_modules.ingest.pseudonyms import Pseudonyms
 from data_modules.store import read_record
@@ -171,12 +172,13 @@ def write_rejected(
         pieces = enumerate(ours.split(rejection.source))
         shown = "".join(piece if place % 2 else conceal(piece) for place, piece in pieces)
         rows.append({"modality": modality, "set": public_set, "source": shown, "reason": reason})
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as handle:
+    with (
+        replacing(file) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as handle,
+    ):
         writer = csv.DictWriter(handle, ["modality", "set", "source", "reason"])
         writer.writeheader()
         writer.writerows(sorted(rows, key=lambda row: (row["modality"], row.get("set", ""))))
-    temporary.replace(file)
 
 
 def read_rejected(cohort: Path) -> list[dict[str, str]]:

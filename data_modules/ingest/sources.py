@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from data_modules.errors import InputError
+from data_modules.files import replacing
 from data_modules.ingest.cases import Case
 from data_modules.ingest.images import Rejection
 
@@ -29,11 +30,10 @@ def write_sources(file: Path, cases: Sequence[Case], rejections: Iterable[Reject
     """
     made = [(case.case_id, case.match.image.source, "") for case in cases]
     left_out = [("", rejection.source, rejection.reason) for rejection in rejections]
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="backslashreplace") as handle:
-        rows = sorted([*made, *left_out], key=lambda row: row[1])
-        writer = csv.writer(handle)
-        writer.writerow(("case_id", "source", "reason"))
-        writer.writerows(rows)
-    temporary.replace(file)
+    with replacing(file) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="backslashreplace") as handle:
+            rows = sorted([*made, *left_out], key=lambda row: row[1])
+            writer = csv.writer(handle)
+            writer.writerow(("case_id", "source", "reason"))
+            writer.writerows(rows)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 import cv2
 
 from data_modules.errors import InputError
+from data_modules.files import name_beside
 from data_modules.simulate.anatomy import patient_anatomy
 from data_modules.simulate.covariates import draw_covariates
 from data_modules.simulate.hospital_mri import write_mr_series, write_nifti
@@ -42,7 +42,7 @@ def simulate_cohort(
     ``out/mri`` and ``out/tvus`` hold a ``labels.csv`` each (patient_id, label, path, covariates, with `site_folds` the
     MRI's fold; the label is empty for unlabelled patients) and the files it names. ``out/truth.csv`` holds what no
     hospital knows (true labels, severity, gap), ``out/settings.json`` the settings. Everything is written to a hidden
-    folder beside ``out`` (``.NAME.partial-PID``) and renamed at the end, so that a killed run leaves no folder that
+    folder beside ``out`` (``.NAME.partial.ID``) and renamed at the end, so that a killed run leaves no folder that
     looks complete.
 
     Args:
@@ -60,7 +60,7 @@ def simulate_cohort(
         raise InputError(f"{out} exists and is not an empty folder: choose another --out or remove it")
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial_out = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    partial_out = name_beside(out.with_name(f"{out.name}.partial"))
     try:
         for modality in ("mri", "tvus"):
             (partial_out / modality).mkdir(parents=True)

@@ -1,6 +1,5 @@
 """Run folders: finding them, and reading the predictions and the training history in them."""
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_modules.errors import InputError
+from data_modules.files import replacing
 
 PREDICTIONS = "predictions.csv"
 PREDICTIONS_ALL = "predictions_all.csv"
@@ -175,11 +175,10 @@ def write_predictions(table: pd.DataFrame, folder: Path) -> Path:
     if (folder / "checkpoints").is_dir():
         raise InputError(f"{folder}: holds a trained run, whose predictions stay its own; give another --out folder")
     file = folder / PREDICTIONS
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        table.assign(label=table["label"].astype("Int64")).to_csv(temporary, index=False)
-        temporary.replace(file)
+        with replacing(file) as temporary:
+            table.assign(label=table["label"].astype("Int64")).to_csv(temporary, index=False)
     except OSError as error:
         raise InputError(f"{folder}: cannot write there ({error.strerror}); give another --out folder") from error
     return file

@@ -1,9 +1,7 @@
 """What a student needs of both cohorts: the frozen teacher's outputs, computed once and kept, and the known labels."""
 
 import hashlib
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 
 from data_modules.cohort_dataset import Batch
 from data_modules.errors import InputError
+from data_modules.files import replacing
 from data_modules.tvus import TVUSDataModule
 from data_modules.unpaired import UnpairedDataModule
 from poddistill.losses.unpaired import StudentCohort, TeacherBank
@@ -156,15 +155,12 @@ def _kept(file: Path) -> tuple[dict[str, Any], str | None]:
 
 def _keep(outputs: dict[str, Any], file: Path) -> str | None:
     """Writes the outputs in one step; returns why that could not be, if so."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(exist_ok=True)
-        with temporary.open("wb") as handle:  # which tells what torch.save would not, to which any failure is the same
+        # A handle tells what torch.save would not, to which any failure is the same.
+        with replacing(file) as temporary, temporary.open("wb") as handle:
             torch.save(outputs, handle)
-        temporary.replace(file)
     except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            temporary.unlink()
         return _reason(error)
     return None
 

@@ -22,6 +22,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from data_modules.errors import InputError
+from data_modules.files import replacing
 from poddistill.training.checkpoints import hashed
 from poddistill.training.scores import CaseScores, require_finite
 
@@ -105,9 +106,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Writes the file in one step."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save(checkpoint, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -249,13 +249,12 @@ class BestCheckpoint(ModelCheckpoint):
             best = Path(self.best_model_path)
             published = Path(self.dirpath or "") / "best.ckpt"
             published.parent.mkdir(parents=True, exist_ok=True)
-            temporary = published.with_name(f".best-{os.getpid()}.ckpt")
-            try:  # a link to another run's file would change its time, too
-                (os.link if best.parent == published.parent else shutil.copyfile)(best, temporary)
-            except OSError:  # file systems without hard links
-                shutil.copyfile(best, temporary)
-            os.utime(temporary)  # what builds on it looks at when the stage was finished
-            temporary.replace(published)
+            with replacing(published) as temporary:
+                try:  # a link to another run's file would change its time, too
+                    (os.link if best.parent == published.parent else shutil.copyfile)(best, temporary)
+                except OSError:  # file systems without hard links
+                    shutil.copyfile(best, temporary)
+                os.utime(temporary)  # what builds on it looks at when the stage was finished
         trainer.strategy.barrier("best checkpoint published")
 
 
@@ -300,12 +299,10 @@ def _replace_rows(writer: ExperimentWriter, rows: list[dict[str, Any]]) -> None:
     if not rows:
         file.unlink(missing_ok=True)
         return
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    writer.metrics_file_path = str(temporary)
-    writer.save()
+    with replacing(file) as temporary:
+        writer.metrics_file_path = str(temporary)
+        writer.save()
     writer.metrics_file_path = str(file)
-    temporary.replace(file)
 
 
 def _read_rows(file: Path) -> list[dict[str, Any]]:
@@ -362,6 +359,5 @@ class PredictionsWriter(Callback):
         table["label"] = table["label"].astype("Int64")
         table["probability"] = torch.sigmoid(logit.cpu().double()).numpy()
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        temporary = self.dirpath / f".{name}.{os.getpid()}"
-        table.to_csv(temporary, index=False)
-        temporary.replace(self.dirpath / name)
+        with replacing(self.dirpath / name) as temporary:
+            table.to_csv(temporary, index=False)

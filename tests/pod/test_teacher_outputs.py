@@ -1,6 +1,5 @@
 """What the teacher says of the clips: computed once, kept, and of training clips alone."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from data_modules import files
 from data_modules.unpaired import UnpairedDataModule
 from poddistill.lightning_cli import build, run
 from poddistill.pod.teacher_tvus import TeacherTVUS
@@ -33,7 +33,11 @@ def test_the_teachers_outputs_are_computed_once_and_right(pipeline: Path, option
 
 
 def test_outputs_that_cannot_be_kept_or_read_are_computed_all_the_same(
-    pipeline: Path, options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Path,
+    options: Options,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (right,) = (pipeline / "teacher/outputs").glob("*.pt")
     teachers = {name: tmp_path / name / "outputs" for name in ("shared", "full", "damaged")}
@@ -41,7 +45,9 @@ def test_outputs_that_cannot_be_kept_or_read_are_computed_all_the_same(
         shutil.copytree(pipeline / "teacher", outputs.parent, ignore=shutil.ignore_patterns("outputs"))
     teachers["shared"].write_text("no folder, as in one that is shared for reading\n")
     teachers["full"].mkdir()
-    (teachers["full"] / f".{right.name}.{os.getpid()}").symlink_to("/dev/full")  # where a file is first written
+    full, beside = teachers["full"] / "first-written-here", files.name_beside
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr(files, "name_beside", lambda file: full if file.parent == full.parent else beside(file))
     teachers["damaged"].mkdir()
     (teachers["damaged"] / right.name).write_bytes(right.read_bytes()[: right.stat().st_size // 2])
     losses = []
