@@ -1,5 +1,6 @@
 """Comparison of methods on the test cases that they share: the table, the paired differences, the page."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,13 +166,13 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
     """Print the table and, below it, the paired differences.
 
     They are those from the baseline or, without one, those with the student (all of them where it was not trained).
-    Plain ASCII in at most 80 columns for the known methods, so that it reads the same when piped into a file.
+    Plain ASCII. Long names of methods are folded to the width of a terminal, and whole in a file.
 
     Args:
         comparison: from `compare`.
         console: where to; standard output by default.
     """
-    console = console or Console(highlight=False)
+    console = console or plain_console()
     table = plain_table(["method", "AUROC (95 %)", "AUPRC", "sens", "spec", "Brier", "ECE", "n (pos)"])
     for row in comparison.table.to_dict("records"):
         figures = [_text(row[name]) for name in ("auprc", "sensitivity", "specificity", "brier", "ece")]
@@ -197,6 +198,14 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
         console.print(f"p Holm: over {count}{more}; equivalence: within {comparison.margin:g}")
     for note in comparison.notes:
         console.print(f"note: {note}", markup=False)
+
+
+def plain_console() -> Console:
+    """Return standard output, as wide as its terminal or, in a file or a pipe, as the longest row of a table."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 250
+    return console
 
 
 def plain_table(headings: list[str]) -> Table:

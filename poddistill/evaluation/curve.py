@@ -29,7 +29,7 @@ from rich.markup import escape
 from sklearn.isotonic import IsotonicRegression
 
 from data_modules.errors import InputError
-from poddistill.evaluation.compare import method_row, plain_table
+from poddistill.evaluation.compare import method_row, plain_console, plain_table
 from poddistill.evaluation.curve_figure import curve_figure, logarithmic
 from poddistill.evaluation.differences import Pairs, paired_difference, shared_runs
 from poddistill.evaluation.folds import Estimate
@@ -146,7 +146,7 @@ def print_curve(curve: Curve, console: Console | None = None) -> None:
         curve: from `draw_curve`.
         console: where to; standard output by default.
     """
-    console = console or Console(highlight=False)
+    console = console or plain_console()
     every = plain_table(["method", "at", "cohorts", "AUROC (95 %)", "difference (95 %)"])
     for row in curve.table.sort_values("value").sort_values("method", kind="stable").to_dict("records"):
         auroc = f"{_text(row['auroc'])} ({_text(row['auroc_low'])}-{_text(row['auroc_high'])})"

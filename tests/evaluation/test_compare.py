@@ -121,6 +121,17 @@ def test_with_a_baseline_it_is_subtracted_from_every_other_method(four_arms, tmp
     assert all(f"{name} - a " in stream.getvalue() for name in ("student", "b", "c"))
 
 
+def test_in_a_file_no_name_is_folded(write_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    names = ["student-covariates-order--dealt", "student-anchored-features--constant"]
+    for name in names:
+        write_run(name)
+    print_table(compare([tmp_path / "runs"], tmp_path / "out", resamples=20))
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown if line.startswith("student")] == [*sorted(names), sorted(names)[0]]
+    assert any(" - ".join(sorted(names)) in line for line in shown)
+
+
 def test_a_further_pair_is_one_more_row_of_the_same_family(four_arms, tmp_path):
     everything = compare([four_arms], tmp_path / "all", resamples=50).differences
     differences = compare([four_arms], tmp_path / "out", baseline="a", further=[("c", "b")], resamples=50).differences
