@@ -24,12 +24,14 @@ class MAEOutput(NamedTuple):
         prediction: (B, M, patch_voxels), the patches as predicted (standardised with `normalise_targets`).
         predicted: int64 (B, M), which patches these are: all masked ones, or in training `prediction_ratio` of them.
         visible: int64 (B, K), which patches were encoded.
+        case_loss: (B,), the mean squared error of each case, which `loss` is the mean of; None in training.
     """
 
     loss: Tensor
     prediction: Tensor
     predicted: Tensor
     visible: Tensor
+    case_loss: Tensor | None
 
 
 class Reconstruction(NamedTuple):
@@ -144,8 +146,11 @@ class MaskedAutoEncoder3D(nn.Module):
         if self.normalise_targets:
             mean, deviation = _patch_moments(target)
             target = (target - mean) / deviation
-        loss = functional.mse_loss(prediction.float(), target)
-        return MAEOutput(loss, prediction, predicted, visible)
+        if self.training:  # without the squares of each voxel in memory
+            loss = functional.mse_loss(prediction.float(), target)
+            return MAEOutput(loss, prediction, predicted, visible, None)
+        case_loss = functional.mse_loss(prediction.float(), target, reduction="none").mean((1, 2))  # (B,)
+        return MAEOutput(case_loss.mean(), prediction, predicted, visible, case_loss)
 
     def decode(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predicts masked patches from the encoder's tokens.
@@ -192,8 +197,8 @@ class MaskedAutoEncoder3D(nn.Module):
             The volumes with predicted patches pasted in, and where those are.
         """
         patches = self.encoder.patchify(image)  # (B, N, patch_voxels)
-        _, prediction, masked, _ = self._fill_in(patches, noise, None)
-        prediction = prediction.float()
+        output = self._fill_in(patches, noise, None)
+        prediction, masked = output.prediction.float(), output.predicted
         if self.normalise_targets:
             mean, deviation = _patch_moments(take_rows(patches, masked).float())
             prediction = prediction * deviation + mean

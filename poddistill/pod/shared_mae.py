@@ -1,20 +1,19 @@
 """Stage 1 for both modalities: masked auto-encoders of MRI volumes and ultrasound clips, with blocks in common."""
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from data_modules.errors import InputError
 from poddistill.nets.masked_autoencoder import MaskedAutoEncoder3D
 from poddistill.nets.shared import share_blocks
 from poddistill.pod.clips_in_batches import batched_clips
-from poddistill.training.optimisation import Optimisation, configure
+from poddistill.pod.mae_pretrain import MaskedPretraining
+from poddistill.training.optimisation import Optimisation
 
 Batches = dict[str, dict[str, Tensor]]
 """A batch of volumes, ``mri``, and one of clips, ``tvus``."""
 
 
-class SharedMAEPretrain(pl.LightningModule):
+class SharedMAEPretrain(MaskedPretraining):
     """Pre-trains one representation of MRI volumes (B, 1, D, H, W) and TVUS clips (C, 1, T, H, W) of other patients.
 
         loss = L_mri + clip_weight * L_tvus
@@ -26,7 +25,7 @@ class SharedMAEPretrain(pl.LightningModule):
     weights, are ours.
 
     Logs ``train/loss``, its parts ``train/loss_mri`` and ``train/loss_tvus``, and ``val/loss``, which selects: that of
-    MRI alone, under masks that belong to the cases as in `MAEPretrain`, for MRI is what the student reads.
+    MRI alone, as in `MAEPretrain`, for MRI is what the student reads.
 
     Args:
         mri: The masked auto-encoder of volumes, whose encoder lends its blocks.
@@ -45,14 +44,12 @@ class SharedMAEPretrain(pl.LightningModule):
         optimisation: Optimisation,
         clip_weight: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(mri, optimisation)  # as `network`, by which `load_encoder` finds it
         if not clip_weight >= 0:
             raise InputError(f"clip_weight is {clip_weight}: give at least 0")
         self.save_hyperparameters()
         share_blocks(mri.encoder, tvus.encoder)
-        self.network = mri  # by the names that `load_encoder` looks for
         self.clip_network = tvus
-        self.optimisation = optimisation
         self.clip_weight = clip_weight
 
     def on_fit_start(self) -> None:
@@ -72,12 +69,3 @@ class SharedMAEPretrain(pl.LightningModule):
             sync_dist=True,
         )
         return loss
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Logs the loss of a batch of volumes under the masks that belong to its cases."""
-        loss = self.network(batch["image"], noise=self.network.case_noise(batch["index"])).loss
-        self.log("val/loss", loss, batch_size=len(batch["image"]), sync_dist=True)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Returns the optimiser and its schedule, stepped every optimiser step."""
-        return configure(self.optimisation, self)

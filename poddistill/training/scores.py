@@ -39,11 +39,41 @@ class CaseScores(Metric):
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """Returns index, logit and label (N,) of every case once."""
         index, logit, label = (dim_zero_cat(state) for state in (self.index, self.logit, self.label))
-        order = torch.argsort(index, stable=True)
-        index, logit, label = index[order], logit[order], label[order]
-        first = torch.ones_like(index, dtype=torch.bool)
-        first[1:] = index[1:] != index[:-1]
-        return index[first], logit[first], label[first]
+        once = _each_once(index)
+        return index[once], logit[once], label[once]
+
+
+class CaseMean(Metric):
+    """The mean of one value a case, each case counted once, as `CaseScores` does.
+
+    ``update`` takes ``index`` (B,) int64 and ``value`` (B,); ``compute`` returns a scalar.
+    """
+
+    full_state_update = False
+    index: list[Tensor]
+    value: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("index", "value"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, index: Tensor, value: Tensor) -> None:
+        """Adds a batch of cases."""
+        self.index.append(index)
+        self.value.append(value.detach().float())
+
+    def compute(self) -> Tensor:
+        """Returns the mean over all cases."""
+        return dim_zero_cat(self.value)[_each_once(dim_zero_cat(self.index))].mean()
+
+
+def _each_once(index: Tensor) -> Tensor:
+    """Places (N,) of the first of each index, sorted by index."""
+    order = torch.argsort(index, stable=True)
+    first = torch.ones_like(index, dtype=torch.bool)
+    first[1:] = index[order][1:] != index[order][:-1]
+    return order[first]
 
 
 def auroc(logit: Tensor, label: Tensor) -> Tensor:

@@ -63,6 +63,21 @@ def test_scores_do_not_depend_on_the_number_of_processes(distributed: Path, tmp_
     assert logged.iloc[0] == pytest.approx(logged.iloc[1], abs=1e-6)
 
 
+def test_the_loss_that_selects_an_encoder_does_not_depend_on_the_number_of_processes(
+    distributed: Path, tiny_cohort: Path
+) -> None:
+    validated = pd.read_csv(tiny_cohort / "mri.csv")["fold"].eq(1).sum()
+    assert validated % 2 == 1, "or no case is dealt to both processes"
+    folder = distributed / "mae"
+    before = pd.read_csv(folder / "metrics.csv")["val/loss"].dropna()
+    checkpoint = ("--ckpt_path", str(folder / "checkpoints/best.ckpt"))
+    one = ("--trainer.devices", "1", "--trainer.strategy", "auto")
+    poddistill("validate", "--config", str(folder / "config.yaml"), *checkpoint, *one)
+    after = pd.read_csv(folder / "metrics.csv")["val/loss"].dropna()
+    assert len(after) == len(before) + 1
+    assert after.iloc[-1] == pytest.approx(before.min(), rel=1e-5)
+
+
 def test_what_the_first_process_refuses_is_told_by_all(distributed: Path, options: Options, tmp_path: Path) -> None:
     """Else the second one would wait for it, or end by a broken connection."""
     no_teacher = ("--model.init_args.teacher", str(distributed / "mae/checkpoints/best.ckpt"))
