@@ -1,7 +1,9 @@
-"""The demo's cohort, and its stages as `poddistill fit` builds them from the shipped configurations."""
+"""The demo's cohort, and its stages on a CPU as `poddistill fit` builds them from the shipped configurations."""
 
 import subprocess
 from pathlib import Path
+
+from timing import on_cpu_only
 
 from poddistill import lightning_cli
 from poddistill.lightning_cli import StageCLI
@@ -9,6 +11,8 @@ from poddistill.training.progress import ProgressLines
 
 ROOT = Path(__file__).resolve().parents[1]
 COHORT = ROOT / "cohorts" / "demo"
+
+on_cpu_only()
 
 
 def demo_cohort(folder: Path) -> Path:

@@ -28,8 +28,9 @@ from timing import in_turns, machine, options, ratio, table
 from torch import Tensor
 
 COMPARED_EPOCHS = 2
-# By rounding, for the teacher sees clips in batches of another size; of weights, Adam's steps magnify it.
-OUTPUTS_OFF, STUDENTS_APART = 1e-4, 0.01
+# By rounding: the teacher sees clips in batches of another size, and in the step it runs in the fit's precision, as a
+# plain implementation would have it; of weights, Adam's steps magnify it.
+OUTPUTS_OFF, STUDENTS_APART = 1e-4, 0.05
 
 
 def compare_work(bench: Bench) -> str:
@@ -51,11 +52,11 @@ def compare_work(bench: Bench) -> str:
         raise SystemExit(f"error: the sides do not train one network for as many steps: {steps}")
     apart = distance(students["kept"], students["in step"]) / distance(students["kept"], students["plain"])
     if off > OUTPUTS_OFF or apart > STUDENTS_APART:
-        raise SystemExit(f"error: kept outputs are off by {off:.1g}, students trained with them apart by {apart:.1g}")
+        raise SystemExit(f"error: kept outputs are off by {off:.1g}, students trained with them apart by {apart:.2g}")
     return (
         f"{steps['plain'] // COMPARED_EPOCHS} steps an epoch on every side. Kept outputs, {float(kept.min()):.3f} to "
         f"{float(kept.max()):.3f}, differ by at most {off:.1g} from the teacher's in the step.\n"
-        f"After {COMPARED_EPOCHS} epochs the weights with the ones and the other are apart by {apart:.1g} of their "
+        f"After {COMPARED_EPOCHS} epochs the weights with the ones and the other are apart by {apart:.2g} of their "
         "distance to those without a teacher."
     )
 

@@ -19,6 +19,7 @@ torchmetrics, pandas and this package; from a checkout that is not installed: PY
 """
 
 import argparse
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -72,7 +73,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     sizes = {name: 8 if small else getattr(profile, f"{name}_batch_size") for name in ("mae", "teacher", "student")}
     shapes = {"teacher": f"clips of {list(CLIP[bench.name])}", "student": f"volumes of {profile.volume_size}"}
     steps, rounds = arguments.steps, arguments.rounds
-    torch.backends.cudnn.benchmark = profile.teacher_benchmark
+    if volumes < gpu_data.HELD_OUT + sizes["mae"]:
+        raise SystemExit(f"error: --volumes {volumes}: give at least {gpu_data.HELD_OUT + sizes['mae']}, for a batch")
     name = torch.cuda.get_device_name(device) if cuda else "CPU only"
     print(f"{name}; {machine('torch', 'pytorch-lightning')}")
     print(f"Profile {bench.name}, {bench.precision}, torch.compile's mode {bench.mode}.")
@@ -81,17 +83,28 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
             print(f"\n### Pre-training, volumes of {profile.volume_size}\n")
             print(gpu_steps.compare(bench, "mae", mae_sizes, steps, rounds))
         if "data" in arguments.parts:
+            release(device)
             print("\n### Pre-training on volumes from the store\n")
             print(gpu_data.compare(bench, folder / "cohort", sizes["mae"], volumes, workers, rounds))
         for stage, shape in shapes.items() if "stages" in arguments.parts else ():
+            release(device)
             print(f"\n### {stage.capitalize()}, {shape}\n")
             print(gpu_steps.compare(bench, stage, [sizes[stage]], steps, rounds))
             print(f"\n{gpu_steps.costliest(bench, stage, sizes[stage], steps)}")
         if "cold" in arguments.parts:
+            release(device)
             print("\n### The first step\n")
             print(gpu_cold.compare(bench, folder, sizes, steps, min(rounds, COLD_ROUNDS)))
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
+
+
+def release(device: torch.device) -> None:
+    """Gives back the memory that the part before held, which the next one, or its processes, may need."""
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

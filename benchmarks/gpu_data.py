@@ -22,6 +22,8 @@ from poddistill.training.compilation import Compilation
 from poddistill.training.utilisation import Utilisation
 
 FOLDS = 4
+LABELLED = 8 * FOLDS
+HELD_OUT = LABELLED // FOLDS * 2  # a fold for validation and one for the test
 
 
 def write_store(cohort: Path, shape: tuple[int, ...], volumes: int) -> None:
@@ -32,8 +34,8 @@ def write_store(cohort: Path, shape: tuple[int, ...], volumes: int) -> None:
     for i, name in enumerate(names):  # each another part of the noise, which takes less time than drawing it
         write_array(cohort / f"mri/{name}.npy", noise[..., i : i + shape[-1]], {})
     manifest = pd.DataFrame({"case_id": names, "patient_id": names, "path": [f"mri/{name}.npy" for name in names]})
-    manifest["label"] = [i // FOLDS % 2 if i < 8 * FOLDS else None for i in range(volumes)]
-    manifest["fold"] = [i % FOLDS if i < 8 * FOLDS else None for i in range(volumes)]
+    manifest["label"] = [i // FOLDS % 2 if i < LABELLED else None for i in range(volumes)]
+    manifest["fold"] = [i % FOLDS if i < LABELLED else None for i in range(volumes)]
     manifest.astype({"label": "Int64", "fold": "Int64"}).to_csv(cohort / "mri.csv", index=False)
     os.sync()  # else the disk is still busy with it while steps are timed
 

@@ -2,6 +2,7 @@
 
 import gc
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
@@ -24,33 +25,47 @@ def compare(bench: Bench, stage: str, batch_sizes: Sequence[int], steps: int, ro
     """Times a stage eager, compiled, and compiled with checkpointing at several batch sizes, and returns a table."""
     rows, rate = [], peak(bench.device, bench.precision)
     for size in batch_sizes:
-        try:
-            rows += _rows(bench, stage, size, steps, rounds, rate)
-        except torch.OutOfMemoryError:
-            rows.append([f"{size}, out of memory", *[""] * 6])
+        rows += _rows(bench, stage, size, steps, rounds, rate)
         torch.compiler.reset()  # else the next size would be compiled for sizes of any kind
     columns = ["batch", "ms a step", "samples/s", "TFLOP/s", "MFU", "times faster than eager (range)", "peak GiB"]
     return f"An MFU of 100% is {rate:.4g} TFLOP/s.\n\n{table(columns, rows)}"
 
 
 def _rows(bench: Bench, stage: str, size: int, steps: int, rounds: int, rate: float) -> list[list[str]]:
-    batch = bench.batch(stage, size)
     ways = ["eager", "compiled", *(["compiled, checkpointing"] if stage != "teacher" else [])]
-    started = {way: _start(bench, stage, way, batch) for way in ways}
-    for way in ways[1:]:
-        check(started["eager"][1], started[way][1], way, TOLERANCE[bench.precision])
-    with ModelFLOPs() as counter:
-        started["eager"][0].step(batch)
-    flops = counter.get_total_flops()
-    sides: dict[str, Callable[[], float]] = {way: partial(started[way][0].seconds, batch, steps) for way in ways}
+    started = {}
+    for way in ways:
+        try:
+            started[way] = _start(bench, stage, way, bench.batch(stage, size))
+        except torch.OutOfMemoryError:  # which another way may not run into
+            print(f"{stage}, {size}, {way}: out of memory", file=sys.stderr, flush=True)
+    if not started:
+        return [[f"{size}, {way}", "out of memory", *[""] * 5] for way in ways]
+    first, *others = started
+    for way in others:
+        check(started[first][1], started[way][1], f"{first} and {way}", TOLERANCE[bench.precision])
+    flops, batch = _flops(bench, stage, size), bench.batch(stage, size)
+    sides: dict[str, Callable[[], float]] = {way: partial(one[0].seconds, batch, steps) for way, one in started.items()}
     times = in_turns(sides, rounds)
     rows = []
     for way in ways:
+        if way not in started:
+            rows.append([f"{size}, {way}", "out of memory", *[""] * 5])
+            continue
         seconds = statistics.median(times[way])
         row = [f"{size}, {way}", f"{1e3 * seconds:.1f}", f"{size / seconds:.0f}", f"{flops / seconds / 1e12:.2f}"]
-        row += [f"{flops / seconds / 1e12 / rate:.1%}", "1" if way == "eager" else ratio(times["eager"], times[way])]
-        rows.append([*row, started[way][2]])
+        faster = "1" if way == "eager" else ratio(times["eager"], times[way]) if "eager" in times else ""
+        rows.append([*row, f"{flops / seconds / 1e12 / rate:.1%}", faster, started[way][2]])
     return rows
+
+
+def _flops(bench: Bench, stage: str, size: int) -> float:
+    """Returns the model's FLOPs of a step, which grow with the batch, and which a compiled network hides."""
+    few = 2
+    training = Training(bench, stage)
+    with ModelFLOPs() as counter:
+        training.step(bench.batch(stage, few))
+    return counter.get_total_flops() * size / few
 
 
 def _start(bench: Bench, stage: str, way: str, batch: Batch) -> tuple[Training, list[float], str]:
@@ -77,7 +92,7 @@ def _start(bench: Bench, stage: str, way: str, batch: Batch) -> tuple[Training, 
     return training, answers, f"{own / 2**30:.1f}"
 
 
-def check(eager: Sequence[float], other: Sequence[float], way: str, tolerance: tuple[float, float]) -> None:
+def check(eager: Sequence[float], other: Sequence[float], ways: str, tolerance: tuple[float, float]) -> None:
     """Compares loss, norm, loss, norm after equal steps from equal weights, under equal masks.
 
     Raises:
@@ -85,7 +100,7 @@ def check(eager: Sequence[float], other: Sequence[float], way: str, tolerance: t
     """
     pairs = zip(eager, other, cycle(tolerance), strict=False)
     if not all(abs(b - a) <= allowed * abs(a) for a, b, allowed in pairs):
-        raise SystemExit(f"error: loss and norm of gradients are {eager} eager and {other} {way}: not the same work")
+        raise SystemExit(f"error: loss and norm of gradients are {eager} and {other}, {ways}: not the same work")
 
 
 def costliest(bench: Bench, stage: str, size: int, steps: int) -> str:

@@ -109,7 +109,8 @@ class Training:
     """
 
     def __init__(self, bench: Bench, stage: str, checkpointing: bool = False) -> None:
-        self.bench = bench
+        torch.backends.cudnn.benchmark = bench.profile.teacher_benchmark
+        self.bench, self.compiled = bench, False
         self.module = bench.stage(stage, checkpointing).to(bench.device).train()
         self.average = None
         if stage == "student":  # what the frozen teacher has said of 100 clips
@@ -125,11 +126,13 @@ class Training:
     def compile(self) -> "Training":
         """Has the networks compiled in the next step."""
         compile_networks(self.module, self.bench.mode, self.bench.device)
+        self.compiled = True
         return self
 
     def step(self, batch: Batch) -> Tensor:
         """Takes a step and returns (2,): its loss and the norm of its gradients, which nothing has waited for."""
-        torch.compiler.cudagraph_mark_step_begin()
+        if self.compiled:  # it imports the compiler
+            torch.compiler.cudagraph_mark_step_begin()
         half = self.bench.precision == "bf16-mixed"
         with torch.autocast(self.bench.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
             loss = self.module.training_step(batch, 0)

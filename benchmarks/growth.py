@@ -109,8 +109,10 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this one; may be repeated")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
-    parser.add_argument("--figure", type=Path, default=FIGURE, help="PNG or SVG to draw")
+    parser.add_argument("--figure", type=Path, help="PNG or SVG to draw; needed with --stage, --device or --bf16")
     arguments = parser.parse_args()
+    if not arguments.figure and (arguments.stage or arguments.device != "cpu" or arguments.bf16):
+        parser.error(f"give --figure: {FIGURE.name} in docs/figures has all stages on a CPU in float32")
     stages = {stage: name for stage, name in STAGES.items() if stage in (arguments.stage or STAGES)}
     start = time.perf_counter()
     costs = measure(stages, arguments.rounds, arguments.device, arguments.bf16)
@@ -137,7 +139,7 @@ def main() -> None:
     mae, teacher = BASES["mae"], BASES["teacher"]
     title = f"{mae.tokens:,} tokens (teacher {teacher.tokens:,}), batch {mae.batch}, width {mae.width}"
     title = f"Cost of a training step. Fixed where not varied: {title} (teacher {teacher.width})"
-    draw(curves, stages, title, arguments.figure)
+    draw(curves, stages, title, arguments.figure or FIGURE)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ def monai() -> nn.Module:
 
 SIDES = {
     "MONAI": Side(monai),
+    "MONAI, matmul_precision medium": Side(monai, matmul="medium"),
     "the same network": Side(partial(ours, "self")),
     "the same network, matmul_precision medium": Side(partial(ours, "self"), matmul="medium"),
     "cross-attention": Side(partial(ours, "cross")),
@@ -155,7 +156,7 @@ def own_peak_memory(name: str, batch: int) -> float:
 
 def _resident(kind: str) -> float:
     status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) / 1e3 for line in status.splitlines() if line.startswith(kind))
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith(kind))
 
 
 def main() -> None:

@@ -168,6 +168,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1000, help="patients (default: 1000)")
     parser.add_argument("--copies", type=int, default=100, help="of a kind (default: 100)")
     arguments = parser.parse_args()
+    if min(arguments.volumes, arguments.clips) < SITE:
+        parser.error(f"--volumes, --clips: an odd site is looked for among {SITE} of each, give at least as many")
     settings = SimulationSettings(seed=7)
     simulate: dict[str, Callable[[int], np.ndarray]] = {
         "volumes": lambda patient: stored(simulate_volume(settings, patient, int(patient % 4 == 0))),

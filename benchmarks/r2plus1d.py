@@ -74,8 +74,10 @@ def main() -> None:
     times = in_turns(
         {name: partial(training, arguments.steps) for name, training in trainings.items()}, arguments.rounds
     )
-    rows = []
+    rows, lost = [], []
     for name, (_, dtype) in SIDES.items():
+        if not all(weight.isfinite().all() for weight in trainings[name].network.parameters()):
+            lost.append(name)
         seconds = statistics.median(times[name])
         rate, peak = flops / seconds / 1e12, measured_peak(torch.device("cpu"), dtype)
         rows.append(
@@ -93,6 +95,8 @@ def main() -> None:
     print(f"{flops / 1e9:.0f} GFLOP a step, {torch.get_num_threads()} threads\n")
     columns = ["network", "ms a step", "times faster (range)", "GFLOP/s, of the products' own", "logits off by at most"]
     print(table(columns, rows))
+    if lost:
+        print(f"\nNot a training: the weights have become nan in {', '.join(lost)}.")
 
 
 if __name__ == "__main__":

@@ -47,10 +47,11 @@ def main() -> None:
     study = optuna.create_study(
         study_name=f"{arguments.profile} {name}",
         storage=f"sqlite:///{ROOT / 'runs' / 'search.db'}",
-        sampler=optuna.samplers.TPESampler(seed=len(ranges), multivariate=True),
         direction="maximize",
         load_if_exists=True,
     )
+    # Else what is added later would draw the first trials again.
+    study.sampler = optuna.samplers.TPESampler(seed=len(ranges) + len(study.trials), multivariate=True)
 
     def objective(trial: "optuna.Trial") -> float:
         chosen = {option: trial.suggest_float(option, **limits) for option, limits in ranges.items()}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -82,9 +83,9 @@ def components(x: Array, label: Array, unseen: Array) -> Array:
 
 def best_voxel(x: Array, label: Array, unseen: Array) -> Array:
     """Takes the voxel that ranks the training volumes best, brighter or darker."""
-    ranks = x.argsort(axis=0).argsort(axis=0)
+    ranks = rankdata(x, axis=0)
     positives = int(label.sum())
-    auroc = (ranks[label == 1].sum(axis=0) - positives * (positives - 1) / 2) / (positives * (len(label) - positives))
+    auroc = (ranks[label == 1].sum(axis=0) - positives * (positives + 1) / 2) / (positives * (len(label) - positives))
     best = int(np.abs(auroc - 0.5).argmax())
     return unseen[:, best] * np.sign(auroc[best] - 0.5)
 

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timing import on_cpu_only
 from torch import Tensor, nn
 
 from poddistill.training.utilisation import ModelFLOPs
 
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
+
+on_cpu_only()
 
 
 class Training:

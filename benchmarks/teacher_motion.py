@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     teacher = TeacherTVUS.load_from_checkpoint(arguments.run / "checkpoints/best.ckpt", map_location="cpu").eval()
     data = TVUSDataModule(str(arguments.cohort), fold=arguments.fold)
-    rows = (data.manifest["split"] == "test").to_numpy().nonzero()[0]
+    rows = data.labelled_rows("test")
     generator = torch.Generator().manual_seed(0)
     logits: dict[str, list[torch.Tensor]] = {"in order": [], "shuffled": [], "frozen": []}
     for batch in data.sequential_dataloader(rows):

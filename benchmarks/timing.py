@@ -23,6 +23,14 @@ def options(description: str, rounds: int = 7) -> argparse.ArgumentParser:
     return parser
 
 
+def on_cpu_only() -> None:
+    """Hides GPUs from this process and those that it starts, for both sides of a benchmark whose figures are a CPU's.
+
+    To be called before anything asks for a GPU, and so before a precision is chosen by the hardware at hand.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def require(module: str) -> ModuleType:
     """Imports a module that only benchmarks need.
 

@@ -6,6 +6,7 @@ Three stages: masked pre-training, the ultrasound teacher, the student with dist
 `trained_student_peers.py`: MONAI's masked auto-encoder, transforms and cached data set, R(2+1)D in plain PyTorch, and
 the teacher run beside the student in every step. poddistill's are `poddistill fit`. Both train on the same cases of the
 demo's simulated cohort for the same epochs, in the same batches, sizes and learning rates, in a profile of their own.
+poddistill also has malloc keep what was freed, as its commands do; the peers run with the usual setting.
 
 Each stage is a process of its own that has the machine to itself, timed from its command to its end. The sides take
 turns, in an order that is shuffled for each stage. What is finished is kept in `runs/trained-student`: interrupted,
@@ -34,8 +35,12 @@ def main() -> None:
     )
     parser.add_argument("--cohort", type=Path, default=COHORT, help="the default one is simulated where it is missing")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "trained-student", help="of all that is trained")
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "trained-student.png")
+    parser.add_argument(
+        "--figure", type=Path, help="to draw (default: docs/figures'; in the --folder where an option is given)"
+    )
     arguments = parser.parse_args()
+    asked = {name: value for name, value in vars(arguments).items() if value != parser.get_default(name)}
+    figure = arguments.figure or (arguments.folder if asked else ROOT / "docs" / "figures") / "trained-student.png"
     require("monai")
     from trained_student_plot import draw
     from trained_student_stages import NETWORK, SIDES, STAGES, Stages
@@ -70,9 +75,9 @@ def main() -> None:
     print(wait_table(times, waits))
     medians = {NAMES[side]: {s: statistics.median(times[side, s]) for s in STAGES} for side in SIDES}
     faster = ratio(times["peers", "total"], times["poddistill", "total"], digits=1)
-    title = f"Time to a trained student, {os.cpu_count()} CPU cores: {faster} times faster"
-    draw(medians, {NAMES[side]: aurocs[side] for side in SIDES}, title, arguments.figure)
-    print(f"\nfigure: {arguments.figure}")
+    title = f"Time to a trained student, {len(os.sched_getaffinity(0))} CPU cores: {faster} times faster"
+    draw(medians, {NAMES[side]: aurocs[side] for side in SIDES}, title, figure)
+    print(f"\nfigure: {figure}")
 
 
 def time_table(times: dict[tuple[str, str], list[float]], rows: list[str]) -> str:

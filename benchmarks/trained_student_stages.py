@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from demo_stages import ROOT
+from timing import machine
 
 from data_modules.mri import MRIDataModule
 from data_modules.tvus import TVUSDataModule
@@ -50,7 +51,7 @@ class Stages:
         network: What replaces the demo's sizes and epochs.
 
     Raises:
-        SystemExit: The folder holds times of another profile.
+        SystemExit: The folder holds times of another profile, machine or version.
     """
 
     def __init__(self, folder: Path, cohort: Path, budget: float, network: dict[str, Any]) -> None:
@@ -58,9 +59,10 @@ class Stages:
         self.profile = profile_of(network, budget)
         folder.mkdir(parents=True, exist_ok=True)
         self.times, self.profile_file = folder / "seconds.json", folder / "profile.yaml"
-        text = yaml.safe_dump({"profile": self.profile}, sort_keys=False)
+        made_with = machine("torch", "monai", "pytorch-lightning", "poddistill")
+        text = f"# {made_with}\n{yaml.safe_dump({'profile': self.profile}, sort_keys=False)}"
         if self.times.exists() and self.profile_file.read_text() != text:
-            raise SystemExit(f"error: {folder} holds times of another profile or budget; remove it")
+            raise SystemExit(f"error: {folder} holds times of another profile, budget, machine or version; remove it")
         self.profile_file.write_text(text)
         self.seconds: dict[str, float] = json.loads(self.times.read_text()) if self.times.exists() else {}
 

@@ -67,7 +67,7 @@ def test_steps_are_lightnings(gpu_steps: ModuleType, precision: str) -> None:
 
 def test_unequal_work_is_refused(gpu_steps: ModuleType) -> None:
     eager, tolerance = [1.0, 2.0, 0.9, 1.8], (0.01, 0.05)
-    gpu_steps.check(eager, [1.009, 1.92, 0.892, 1.88], "compiled", tolerance)
+    gpu_steps.check(eager, [1.009, 1.92, 0.892, 1.88], "eager and compiled", tolerance)
     for other in ([1.0, 2.0, 0.92, 1.8], [1.0, 2.2, 0.9, 1.8], [1.0, 2.0, 0.9, float("nan")]):
         with pytest.raises(SystemExit, match="compiled: not the same work"):
-            gpu_steps.check(eager, other, "compiled", tolerance)
+            gpu_steps.check(eager, other, "eager and compiled", tolerance)
