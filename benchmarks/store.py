@@ -5,7 +5,7 @@
 Contents are simulated: volumes are brought from a hospital's slices to the cohort's grid, as ingest does, for what
 compresses depends on what is stored. A read ends with the array in the process's own memory. Warm means that the files
 are in the page cache, cold that they were put out of it, which is verified. A loader's batch becomes a float32 tensor
-as in training. Formats take turns in shuffled order; blosc2 runs on one thread, as in a loader's worker. Writing is
+in its worker. Formats take turns in shuffled order; blosc2 runs on one thread, as in a loader's worker. Writing is
 timed up to the page cache.
 """
 
@@ -35,7 +35,10 @@ Measures = dict[str, float]
 
 
 class Cases(Dataset):
-    """Whole cases, a batch at a time, as `data_modules.cohort_dataset.CohortDataset` makes them.
+    """Whole cases, a batch at a time, made float32 by the worker.
+
+    So any format can be compared. `data_modules.cohort_dataset.CohortDataset`, for mapped arrays alone, copies them
+    straight to the batch and leaves float32 to the device; `reading.py` times it.
 
     Args:
         form: The format.
